@@ -14,9 +14,11 @@ from mimbench.api import (
     Grid,
     InputError,
     Method,
+    added,
     at_least_float32,
     cuboid_mask,
     init_truncated,
+    init_xavier,
     mask_at_pixels,
     mask_grid,
     mean_over_masked,
@@ -25,6 +27,7 @@ from mimbench.api import (
     tube_mask,
     unpatchify,
 )
+from mimbench_methods._pixel_targets import Values
 
 
 class SimMIMVideoConfig(Config):
@@ -38,14 +41,17 @@ class SimMIMVideoConfig(Config):
     """Side of one mask cube, px."""
     mask_frames: int = Field(2, ge=1)
     """Frames of one mask cube."""
-    init: Literal["official", "encoder"] = "official"
-    """Initial weights: those that SimMIM's script gives a ViT, or the encoder's own, with which random-init stays."""
+    loss: Literal["l1", "smooth-l1", "l2"] = added("l1")
+    init: Literal["official", "encoder", "xavier"] = "official"
+    """Initial weights: those that SimMIM's script gives a ViT; the encoder's own, with which random-init stays; or
+    MAE's, which are larger in a narrow encoder."""
 
 
 class SimMIMVideo(Method):
     """SimMIM's step (arXiv:2111.09886) on cubes of a clip instead of patches of an image.
 
-    All cubes are encoded, masked ones as a token. A linear head predicts the pixels, and the loss is L1 on masked ones.
+    All cubes are encoded, masked ones as a token. A linear head predicts the pixels; the loss is their error where
+    masked.
     """
 
     name: ClassVar[str] = "simmim-video"
@@ -65,9 +71,10 @@ class SimMIMVideo(Method):
         self.grid = _mask_grid(config, encoder)
         self.sample_mask(1, torch.Generator())  # an impossible ratio is refused here
         self.mask_token = nn.Parameter(torch.empty(1, 1, 1, encoder.embed_dim))
-        if config.init == "official":
-            init_truncated(encoder)
+        if config.init != "encoder":
+            (init_truncated if config.init == "official" else init_xavier)(encoder)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        self.pixels = Values(encoder.in_channels, config.loss)
         self.head = nn.Linear(encoder.out_dim, encoder.tubelet * encoder.patch_size**2 * encoder.in_channels)
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -84,8 +91,8 @@ class SimMIMVideo(Method):
         return self.head(self.encoder.encode_masked(visible, mask, self.mask_token).permute(0, 2, 3, 4, 1))
 
     def loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Absolute error, mean over the masked pixels of the batch."""
-        return mean_over_masked((at_least_float32(prediction) - target).abs().mean(-1), mask)
+        """Mean error over the masked pixels of the batch."""
+        return mean_over_masked(self.pixels.error(prediction, target).mean(-1), mask)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         pixels = self.predict(images, mask).float()

@@ -13,6 +13,8 @@ LEAST_SIDE = 96
 """A panel's shorter side is at least this many px."""
 MOST_SIDE = 256
 """Larger images are shown reduced."""
+FRAME_TIME = 150
+"""Milliseconds per frame of a moving picture."""
 LEAST_TEXT = 6 / 72 / 3.3
 """Height of the smallest text over a picture's width: 6 points if it fills the column of a paper."""
 _TEXT, _SMALL = 14, 13
@@ -50,6 +52,15 @@ def image_grid(
             break
         sheet = _laid_out(panels, columns, labels, scale)
     return sheet.drawn(panels, title, footnote)
+
+
+def animate(frames: Sequence[bytes]) -> bytes:
+    """An animated PNG that shows `frames`, PNGs of one size, again and again; the last one stays longest."""
+    images = [Image.open(io.BytesIO(frame)) for frame in frames]
+    times = [FRAME_TIME] * (len(images) - 1) + [3 * FRAME_TIME]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "PNG", save_all=True, append_images=images[1:], duration=times, loop=0)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

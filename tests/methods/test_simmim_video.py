@@ -42,14 +42,23 @@ def test_masks_have_the_ratio(masking, count):
     assert masking != "tube" or bool((mask == mask[:, :1]).all())
 
 
-def test_the_loss_is_the_mean_absolute_error_of_masked_pixels():
-    method = build()
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_the_loss_is_the_mean_error_of_masked_pixels(loss):
+    method = build(loss=loss)
     clips = torch.randn(3, 1, 8, 16, 16, generator=seeded())
     mask = method.sample_mask(3, seeded(1))
     error = (method.reconstruct(clips, mask) - clips).abs()
     at_pixels = mask.repeat_interleave(2, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)[:, None]
     assert (error[~at_pixels] == 0).all()
-    torch.testing.assert_close(method(clips, mask).loss, error[at_pixels].mean())
+    torch.testing.assert_close(method(clips, mask).loss, error[at_pixels].pow(int(loss[1])).mean())
+
+
+def test_initial_weights_are_those_that_the_option_names():
+    official, plain, xavier = (
+        build(init=init).encoder.body.blocks[0].attn.qkv.weight.std() for init in ("official", "encoder", "xavier")
+    )
+    assert official < plain < 0.021
+    torch.testing.assert_close(xavier.item(), (2 / (16 + 3 * 16)) ** 0.5, rtol=0.1, atol=0)
 
 
 def test_the_prediction_depends_on_visible_pixels_alone():

@@ -15,7 +15,7 @@ from mimbench.harness.planning.code import code_of_cell
 from mimbench.harness.planning.plugin_checks import as_samples, check_result
 from mimbench.harness.planning.weights import restore, restore_encoder
 from mimbench.harness.running.features import FrozenFeatures
-from mimbench.harness.running.pictures import save_picture
+from mimbench.harness.running.pictures import save_pictures
 from mimbench.harness.running.record import build_record
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.training import TaskTraining
@@ -29,7 +29,9 @@ from mimbench.store.store import StoredCheckpoint
 def measure(session: Session, request: Request, cell: Cell, checkpoint: StoredCheckpoint) -> Record:
     """Run a cell's task and write its record. The caller holds the lease of the cell."""
     pretraining, store = cell.pretraining, session.store
-    pictures = save_picture(pretraining, lambda: _restored_method(session, pretraining, checkpoint), store, session.say)
+    pictures = save_pictures(
+        pretraining, lambda: _restored_method(session, pretraining, checkpoint), store, session.say
+    )
     session.say(f"running {cell.label}")
     if session.fresh:
         session.shared.discard_work(cell.record_id)

@@ -1,8 +1,9 @@
-"""The picture of a pretraining: test images, the same images masked, and their reconstruction."""
+"""The pictures of a pretraining: test images, the same images masked, and their reconstruction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mimbench.contract import ImageSplit, Method
 from mimbench.data import DeviceTransform, denormalise, evaluation_loader
 from mimbench.data.pipeline.subsets import subset
-from mimbench.drawing import image_grid, shade_masked
+from mimbench.drawing import animate, image_grid, shade_masked
 from mimbench.engine.ranks import on_first_rank
 from mimbench.errors import LeaseLost, NotSupported
 from mimbench.harness.planning.cells import Pretraining
@@ -20,31 +21,49 @@ from mimbench.store.store import Store
 
 IMAGES = 8
 CLIPS = 3
+STILL, MOVING = "reconstruction.png", "moving_reconstruction.png"
+COLUMNS = ("original", "masked", "reconstructed")
 SEED = 0
 """Seed of images and masks: the same for every method and seed, so that pictures can be compared."""
 
 
-def picture_name(pretraining: Pretraining) -> tuple[str, str]:
-    """Folder below `artifacts`, and file name, of the picture of a pretraining."""
-    return f"{pretraining.recipe.method}-s{pretraining.seed}-{pretraining.fingerprint}", "reconstruction.png"
+class Examples(NamedTuple):
+    """Test images [N, C, H, W] or clips [N, C, T, H, W], in [0, 1], and what a method makes of them."""
+
+    images: Tensor
+    masked: Tensor
+    """bool [N, H, W] or [N, T, H, W], True = masked."""
+    rebuilt: Tensor
+    title: str
+    footnote: str
+
+
+def picture_names(pretraining: Pretraining) -> tuple[str, tuple[str, ...]]:
+    """Folder below `artifacts`, and file names, of the pictures of a pretraining. Clips have a moving one too."""
+    folder = f"{pretraining.recipe.method}-s{pretraining.seed}-{pretraining.fingerprint}"
+    return folder, (STILL,) if pretraining.recipe.input.frames == 1 else (STILL, MOVING)
 
 
 @on_first_rank
-def save_picture(
+def save_pictures(
     pretraining: Pretraining, restore_method: Callable[[], Method], store: Store, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Draw the picture of a pretraining, unless it exists already. An error is printed, and only LeaseLost is raised.
+    """Draw the pictures of a pretraining, unless they exist already. An error is printed; only LeaseLost is raised.
 
     Returns:
-        {"reconstruction": path relative to the results folder}, or {} if the method reconstructs no images.
+        {"reconstruction": path relative to the results folder}, for clips "moving_reconstruction" too; {} if the method
+        reconstructs no images.
     """
     if pretraining.recipe.method_class().reconstruct is Method.reconstruct:
         return {}
-    folder, name = picture_name(pretraining)
-    path = store.artifact(folder, name)
+    folder, names = picture_names(pretraining)
+    paths = {name: store.artifact(folder, name) for name in names}
+    absent = [name for name, path in paths.items() if path.is_symlink() or not path.exists() or damage_of(path, None)]
     try:
-        if path.is_symlink() or not path.exists() or damage_of(path, None):
-            store.save_artifact(folder, name, picture_of(restore_method(), pretraining))
+        if absent:
+            examples = reconstruct_examples(restore_method(), pretraining)
+            for name in absent:
+                store.save_artifact(folder, name, DRAWN_BY[name](examples))
     except NotSupported:
         return {}
     except LeaseLost:
@@ -52,12 +71,12 @@ def save_picture(
     except Exception as error:
         say(f"no reconstruction picture of {pretraining.label}: {error}")
         return {}
-    return {"reconstruction": str(path.relative_to(store.root))}
+    return {path.stem: str(path.relative_to(store.root)) for path in paths.values()}
 
 
 @torch.no_grad()
-def picture_of(method: Method, pretraining: Pretraining) -> bytes:
-    """A PNG with one row per test image: original, masked, reconstructed. A clip has three rows of frames.
+def reconstruct_examples(method: Method, pretraining: Pretraining) -> Examples:
+    """A few test images, the same ones for every method and seed.
 
     Args:
         method: the pretrained method of `pretraining`, in evaluation mode, on any device.
@@ -81,21 +100,37 @@ def picture_of(method: Method, pretraining: Pretraining) -> bytes:
     images = transform.to(device)(pixels.to(device))
     rebuilt = denormalise(method.reconstruct(images, cells), input_config)
     images, masked = denormalise(images, input_config), resize_mask(cells, images.shape[2:])
-    names, is_clip = ("original", "masked", "reconstructed"), images.ndim == 5
+    title = f"{pretraining.label}: {masked.float().mean():.0%} masked"
+    return Examples(images, masked, rebuilt, title, method.reconstruction_note)
+
+
+def draw_still(examples: Examples) -> bytes:
+    """A PNG with one row per image: original, masked, reconstructed. A clip has three rows of frames."""
     rows: list[tuple[Tensor, ...]] = []
-    for one in zip(images, masked, rebuilt, strict=True):
-        rows += _rows_of_clip(*one) if is_clip else [(one[0], shade_masked(one[0], one[1]), one[2])]
+    is_clip = examples.images.ndim == 5
+    for image, mask, rebuilt in zip(*examples[:3], strict=True):
+        if is_clip:
+            shaded = tuple(map(shade_masked, image.unbind(1), mask))
+            rows += [image.unbind(1), shaded, rebuilt.unbind(1)]
+        else:
+            rows.append((image, shade_masked(image, mask), rebuilt))
     return image_grid(
         rows,
-        columns=() if is_clip else names,
-        labels=names * len(images) if is_clip else (),
-        title=f"{pretraining.label}: {masked.float().mean():.0%} masked",
-        footnote=method.reconstruction_note,
+        columns=() if is_clip else COLUMNS,
+        labels=COLUMNS * len(examples.images) if is_clip else (),
+        title=examples.title,
+        footnote=examples.footnote,
     )
 
 
-def _rows_of_clip(clip: Tensor, masked: Tensor, rebuilt: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Frames [C, H, W] of a clip [C, T, H, W]: original, masked (bool [T, H, W]) and reconstructed."""
-    yield clip.unbind(1)
-    yield tuple(map(shade_masked, clip.unbind(1), masked))
-    yield rebuilt.unbind(1)
+def draw_moving(examples: Examples) -> bytes:
+    """An animated PNG with one row per clip: original, masked, reconstructed."""
+    frames = []
+    for time in range(examples.images.shape[2]):
+        images, masked, rebuilt = examples.images[:, :, time], examples.masked[:, time], examples.rebuilt[:, :, time]
+        rows = list(zip(images, map(shade_masked, images, masked), rebuilt, strict=True))
+        frames.append(image_grid(rows, columns=COLUMNS, title=examples.title, footnote=examples.footnote))
+    return animate(frames)
+
+
+DRAWN_BY = {STILL: draw_still, MOVING: draw_moving}

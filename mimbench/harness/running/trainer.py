@@ -21,7 +21,7 @@ from mimbench.harness.planning.image_sizes import training_views
 from mimbench.harness.planning.pretraining import depends_on_processes
 from mimbench.harness.planning.step_cost import count_training
 from mimbench.harness.running.monitoring import monitoring_of
-from mimbench.harness.running.pictures import picture_name
+from mimbench.harness.running.pictures import picture_names
 from mimbench.harness.running.provenance import provenance
 from mimbench.harness.running.session import Session
 from mimbench.harness.running.stage import PretrainStage
@@ -173,8 +173,10 @@ class Trainer:
             "provenance": provenance(code_of_pretraining(pretraining)),
         }
         self.shared.save_checkpoint(pretraining.fingerprint, method, card, replace=self.session.fresh)
-        if self.session.fresh:  # the picture shows the weights that were just replaced
-            self.shared.discard_artifact(*picture_name(pretraining))
+        if self.session.fresh:  # the pictures show the weights that were just replaced
+            folder, names = picture_names(pretraining)
+            for name in names:
+                self.shared.discard_artifact(folder, name)
         self.session.mark_made(pretraining.fingerprint)
 
     @on_first_rank

@@ -99,7 +99,7 @@ class Pictures:
 def _compact(path: Path) -> tuple[str, bytes]:
     """Type and content of a picture: a PNG as WebP if that is smaller, with few colours if that changes little.
 
-    Large ones are reduced.
+    Large ones are reduced. Animated ones stay as they are.
     """
     from PIL import Image, ImageChops, ImageStat
 
@@ -108,6 +108,8 @@ def _compact(path: Path) -> tuple[str, bytes]:
         return kind, content
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as file:
+            if getattr(file, "is_animated", False):
+                return kind, content
             picture = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return kind, content

@@ -19,7 +19,7 @@ from mimbench.harness.planning.build import build_method
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.plan import plan
 from mimbench.harness.planning.weights import non_encoder_state, restore, restore_encoder
-from mimbench.harness.running.pictures import picture_of
+from mimbench.harness.running.pictures import draw_moving, draw_still, reconstruct_examples
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.store import Store
 
@@ -28,8 +28,8 @@ PANEL, GAP, LEFT, TOP = 112, 4, 14, 14 + 24 + 22
 """Of the smoke recipe's pictures: 28 px images, four times enlarged, under a title and a row of headings."""
 
 
-def planned(cache, method: str, *settings: str, task: str = "linear-probe", checkpoint=None):
-    request = Request([method], [task], "smoke", settings=parse_assignments(settings), checkpoint=checkpoint)
+def planned(cache, method: str, *settings: str, task: str = "linear-probe", recipe: str = "smoke", checkpoint=None):
+    request = Request([method], [task], recipe, settings=parse_assignments(settings), checkpoint=checkpoint)
     (cell,) = plan(request, CPU, cache)
     return cell.pretraining
 
@@ -41,6 +41,10 @@ def built(pretraining, seed: int = 0) -> Method:
 def pixels(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as picture:
         return np.asarray(picture)
+
+
+def picture_of(method: Method, pretraining) -> bytes:
+    return draw_still(reconstruct_examples(method, pretraining))
 
 
 def panel(png: bytes, row: int, column: int) -> np.ndarray:
@@ -68,6 +72,29 @@ def test_columns_are_the_image_what_is_seen_of_it_and_what_becomes_of_that(cache
         assert np.array_equal(rebuilt[~hidden], original[~hidden])
     assert not np.array_equal(pixels(png)[:, LEFT + PANEL + GAP :], pixels(png)[:, : -(PANEL + GAP)])
     assert picture_of(built(pretraining), pretraining) == png
+
+
+def test_a_moving_picture_shows_each_frame_of_clips(cache):
+    few = "data.train_clips=64", "data.test_clips=8"
+    pretraining = planned(cache, "videomae", *few, recipe="moving-digits-vit-tiny")
+    examples = reconstruct_examples(built(pretraining), pretraining)
+    moving = draw_moving(examples)
+    assert len(moving) < 150_000
+    side, clips = 96, 3
+    with Image.open(io.BytesIO(moving)) as picture:
+        assert (picture.format, picture.n_frames, picture.info["loop"]) == ("PNG", 8, 0)
+        for time in range(8):
+            picture.seek(time)
+            panels = np.asarray(picture.convert("RGB"))[-LEFT - clips * (side + GAP) : -LEFT]
+            for clip in range(clips):
+                image, hidden = examples.images[clip, 0, time], examples.masked[clip, time]
+                rows = panels[clip * (side + GAP) :][:side:3]
+                original, masked, rebuilt = (rows[:, LEFT + column * (side + 5) :][:, :side:3] for column in range(3))
+                as_bytes = (image * 255).round().byte().numpy()
+                assert np.array_equal(original[..., 0], as_bytes)
+                assert np.array_equal((masked != original).any(-1), hidden.numpy())
+                assert np.array_equal(rebuilt[~hidden.numpy()], original[~hidden.numpy()])
+                assert not np.array_equal(rebuilt[hidden.numpy()], original[hidden.numpy()])
 
 
 def test_what_a_reconstruction_owes_to_the_truth_is_written_below(cache):
@@ -244,7 +271,7 @@ def test_a_picture_that_cannot_be_drawn_loses_nothing_else(mimbench_run, tmp_pat
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("mimbench.harness.running.pictures.picture_of", fail)
+    monkeypatch.setattr("mimbench.harness.running.pictures.reconstruct_examples", fail)
     done = mimbench_run("simmim", "linear-probe")
     assert done.returncode == 0, done.stderr
     assert "no reconstruction picture of simmim seed 0: no room" in done.stderr

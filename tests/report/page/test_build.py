@@ -13,9 +13,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageChops, ImageStat
 
 from helpers.page_results import REFERENCE, write_epochs, write_paper, write_results
+from mimbench.drawing import animate, image_grid
 from mimbench.errors import InputError
 from mimbench.files import file_sha256
 from mimbench.report.page.ablations import describe_ablations
@@ -304,6 +306,16 @@ def test_a_smaller_picture_looks_like_the_stored_one():
             difference = ImageChops.difference(small.convert("RGB"), reduced)
         # Of 255. Scenes of digits have noise of about this size in each pixel, and WebP smooths it.
         assert max(ImageStat.Stat(difference).mean) < 5
+
+
+def test_a_moving_picture_goes_on_moving(tmp_path):
+    noise = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    frames = [image_grid([[frame, frame, frame]], columns=()) for frame in noise]
+    (tmp_path / "moving.png").write_bytes(animate(frames))
+    source = Pictures().source([tmp_path], "moving.png")
+    content = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(content)) as moving:
+        assert moving.n_frames == 3
 
 
 def test_a_picture_outside_of_its_results_folder_is_none(results, tmp_path):
