@@ -12,7 +12,7 @@ import torch
 from mimbench.contract import DataChoice
 from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.subsets import training_indices
-from mimbench.report.records.scores import load_scores
+from mimbench.report.records.scores import join_scores
 from mimbench.testing import audit_suite, parametrize_checks
 from mimbench_tasks.privacy import attacks, measures
 from mimbench_tasks.privacy.planted import ListingEncoder, StoringMethod
@@ -133,6 +133,21 @@ PLANTED = [word for name, value in SMALL.items() for word in ("--set", f"data.{n
 
 
 @pytest.mark.e2e
+def test_a_training_exposes_the_canaries_that_it_sees_often(quick):
+    """44 images, 150 times: two canaries are among them 16 times each, two once."""
+    few = ("members=10", "non_members=20", "codes=2", "copies=[1,16]", "unseen_codes=63")
+    data = [word for setting in few for word in ("--set", f"data.{setting}")]
+    training = ("pretrain.epochs=150", "pretrain.checkpoint_every=150", "pretrain.batch_size=22")
+    training += ("input.crop_scale=[1.0,1.0]", "method.norm_pixels=false")
+    trained = [word for setting in training for word in ("--set", setting)]
+    attack = ("run", "--recipe", "smoke", "--json", "--method", "mae", "--task", "privacy")
+    done = quick(*attack, "--set", "data.name=planted-digits", *data, *trained, "--vary", "pretrain.at_epoch=0,150")
+    assert done.returncode == 0, done.stderr
+    untrained, after = (record["metrics"]["exposure_16"]["value"] for record in json.loads(done.stdout))
+    assert after == 6 > 4 > untrained, "all canaries of 16 copies rank above the 63 unseen ones"
+
+
+@pytest.mark.e2e
 def test_a_pretrained_method_is_attacked_and_a_reference_is_recognised(quick, tmp_path):
     planted = ("--method", "mae", "--set", "data.name=planted-digits", *PLANTED)
     done = quick(*RUN, *planted)
@@ -148,8 +163,9 @@ def test_a_pretrained_method_is_attacked_and_a_reference_is_recognised(quick, tm
     assert "the pretraining saw other images than these" in done.stderr
     (reference,) = json.loads(done.stdout)
     assert reference["details"]["is_pretrained_on_them"] is False
-    tables = [load_scores(tmp_path / "runs" / "records" / f"{one['id']}.json") for one in (record, reference)]
-    assert (tables[0]["id"] == tables[1]["id"]).all(), "scores of both are of the same images"
+    files = [tmp_path / "runs" / "records" / f"{one['id']}.json" for one in (record, reference)]
+    joined = join_scores(files).pivot(index="id", columns="record", values="score")
+    assert joined.shape == (60 + 40 + 6 + 16, 2), "scores of both are of the same images"
 
 
 def test_a_method_that_does_not_reconstruct_is_refused_for_one_attack_only(quick):
