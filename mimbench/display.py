@@ -124,7 +124,7 @@ def drawing_rank(method: str) -> tuple[int, int, str]:
 def command_for(plot: str) -> str:
     """A command that makes records for a kind of plot that needs the curves or pictures of one task."""
     for name, display in described_tasks().items():
-        if plot in display.plots or plot in display.pictures:
+        if plot in display.plots or plot in display.pictures or plot in display.curves:
             return f"mimbench run --method METHOD --task {name} {display.plots.get(plot, '')}".rstrip()
     return "mimbench run --method METHOD --task TASK"
 

@@ -65,6 +65,23 @@ class PictureKind:
 
 
 @dataclass(frozen=True)
+class CurveKind:
+    """A kind of plot that shows a curve of each record, such as a ROC curve."""
+
+    x: str
+    """Key of the values along the horizontal axis in `TaskResult.curves`."""
+    y: str
+    """The same for the vertical axis."""
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    """Whether the horizontal axis is logarithmic."""
+    log_y: bool = False
+    diagonal: str = ""
+    """What the line y = x shows, such as "chance"; "": it is not drawn."""
+
+
+@dataclass(frozen=True)
 class RelativeErrors:
     """A derived table: errors under several conditions, each relative to a baseline's errors.
 
@@ -93,6 +110,8 @@ class TaskDisplay:
     metrics: Mapping[str, MetricDisplay] = field(default_factory=dict)
     """By metric. In a name with "*" it matches any text, which replaces the "*" of the label."""
     pictures: Mapping[str, PictureKind] = field(default_factory=dict)
+    """By kind of plot."""
+    curves: Mapping[str, CurveKind] = field(default_factory=dict)
     """By kind of plot."""
     plots: Mapping[str, str] = field(default_factory=dict)
     """Kinds of plots that need this task's curves, with the options of `mimbench run` that record them."""
@@ -139,7 +158,12 @@ def read_display(path: Path) -> DisplayFile:
     return DisplayFile(**tables)
 
 
-_NESTED: dict[str, Any] = {"metrics": MetricDisplay, "pictures": PictureKind, "relative_errors": RelativeErrors}
+_NESTED: dict[str, Any] = {
+    "metrics": MetricDisplay,
+    "pictures": PictureKind,
+    "curves": CurveKind,
+    "relative_errors": RelativeErrors,
+}
 """Fields of a TaskDisplay that hold nested tables."""
 _Check = tuple[str, Callable[[Any], bool]]
 """What a value must be, in words, and as a predicate."""
@@ -177,7 +201,7 @@ def _read_entry(cls: type[T], values: Any, where: str) -> T:
         words, is_valid = _BY_NAME.get(name) or _BY_TYPE.get(str(fields[name].type)) or _TABLE
         if not is_valid(value):
             raise InputError(f"{where}: {name} must be {words}, not {value!r}")
-        if name in _NESTED:
+        if cls is TaskDisplay and name in _NESTED:
             values[name] = {
                 key: _read_entry(_NESTED[name], each, f"{where} {name}.{key}") for key, each in value.items()
             }

@@ -99,6 +99,8 @@ def test_commands_name_the_task_whose_curves_or_pictures_are_drawn():
         ("[tasks.a.reference_curves]\nmean = 'wavy'", 'reference_curves must be a table of "dotted" or "dashed"'),
         ("[tasks.a.reference_curves]\nmean = ['dotted']", 'reference_curves must be a table of "dotted" or "dashed"'),
         ("[tasks.a.plots]\nlayers = 1", "plots must be a table of texts"),
+        ("[tasks.a.curves.roc]\nx = 'fpr'", "curves.roc: y is missing"),
+        ("[tasks.a.curves.roc]\nlog_x = 'yes'", "log_x must be true or false, not 'yes'"),
         ("[tasks.a.relative_errors.mce]\ntitle = 'mCE'", "relative_errors.mce: curves is missing"),
     ],
 )

@@ -93,7 +93,9 @@ ALLOWED: dict[str, set[str]] = {
     "report.tables": {
         "display", "display_file", "recipe", "store", "report.records", "report.published", "report.scores",
     },
-    "report.plots": {"display", "recipe", "store", "report.records", "report.published", "report.scores"},
+    "report.plots": {
+        "display", "display_file", "recipe", "store", "report.records", "report.published", "report.scores",
+    },
     "report.notebook": {"store", "report.records", "report.scores", "report.tables"},
     # A template, a style and a script: no record is read here.
     "report.viewer": set(),

@@ -248,7 +248,15 @@ def _measure(pool: Pool, scores: np.ndarray, seed: int) -> TaskResult:
     }
     return TaskResult(
         metrics,
-        curves={"false_positive_rate": rates, "true_positive_rate": measures.curve(false, true, rates)},
+        curves={
+            "false_positive_rate": rates,
+            "true_positive_rate": measures.curve(false, true, rates),
+            **(
+                {"copies": list(exposed), "exposure": [float(values.mean()) for values in exposed.values()]}
+                if exposed
+                else {}
+            ),
+        },
         details=details,
         scores=SampleScores(
             pool.ids[scored],

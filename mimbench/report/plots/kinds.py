@@ -24,6 +24,7 @@ from mimbench.report.plots.shots import label_efficiency
 from mimbench.report.plots.source import NothingToPlot, Options, Source
 from mimbench.report.plots.style import drawing
 from mimbench.report.plots.sweeps import ablation, epochs, varied_paths
+from mimbench.report.plots.task_curves import curve_kinds, task_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,8 +54,10 @@ _SHOW_BASELINE = ("bars", "ablation", "epochs")
 
 
 def plot_kinds() -> dict[str, Maker]:
-    """Every kind of plot by name: those for any task, and the pictures that tasks declare in their display files."""
-    return _OF_EVERY_TASK | {kind: partial(pictures, kind) for kind in picture_kinds() if kind not in _OF_EVERY_TASK}
+    """Every kind of plot by name: those for any task, and the pictures and curves that display files declare."""
+    declared = {kind: partial(pictures, kind) for kind in picture_kinds()}
+    declared |= {kind: partial(task_curves, kind) for kind in curve_kinds()}
+    return _OF_EVERY_TASK | {kind: maker for kind, maker in declared.items() if kind not in _OF_EVERY_TASK}
 
 
 def figure(kind: str, source: Source, options: Options | None = None) -> Figure:

@@ -79,7 +79,7 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Points
     for group in group_by(rows, by_protocol).values():
         first, by_setting = group[0], group_by(group, setting)
         curves = [
-            _mean_curve(entry, by_setting[key], points, options) for key, entry in series.items() if key in by_setting
+            mean_curve(entry, by_setting[key], points, options) for key, entry in series.items() if key in by_setting
         ]
         means += [mean for curve in curves for mean in curve.means]
         # Chance is a level of the curves over layers; over mask ratios it changes with the ratio.
@@ -94,7 +94,7 @@ def _sheet(source: Source, options: Options, rows: Sequence[Row], points: Points
     return Sheet([_with_references(lines, curves, dashes) for lines, curves in panels], legend, describe_means(means))
 
 
-def _mean_curve(entry: Series, rows: Sequence[Row], points: Points, options: Options) -> Curve:
+def mean_curve(entry: Series, rows: Sequence[Row], points: Points, options: Options) -> Curve:
     """The mean over seeds of the curves that several records hold."""
     rows_at: dict[float, list[Row]] = {}
     for row in rows:

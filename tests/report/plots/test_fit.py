@@ -82,6 +82,7 @@ SHOW_BASELINE = ("bars", "ablation", "epochs")
 NOT_MADE_UP = (
     *("generated", "segmentations", "reconstructions", "confusion"),
     *("heatmap", "label-efficiency", "classes", "precision-recall", "predictors", "depths"),
+    *("roc", "exposure"),
 )
 """Kinds that the made-up records of `source` hold nothing for."""
 

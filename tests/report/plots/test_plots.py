@@ -386,6 +386,8 @@ def test_every_kind_draws_methods_that_have_only_earlier_epochs(methods, record)
         "precision-recall",
         "predictors",
         "depths",
+        "roc",
+        "exposure",
     } | (
         {"critical-difference", "win-rates"}  # of two methods
     )
