@@ -68,6 +68,17 @@ def align_columns(rows: Sequence[Sequence[str]], heads: int = 1) -> list[str]:
     return [*lines[:heads], "  ".join("-" * width for width in widths), *lines[heads:]]
 
 
+def format_duration(seconds: float) -> str:
+    """A rounded duration: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 def printable(path: str | Path) -> str:
     """A path or name for a message: undecodable bytes and control characters are shown as escapes."""
     return visible(os.fsencode(path).decode("utf-8", "backslashreplace"))

@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Write one self-contained page: leaderboard, runs, comparisons, ablations, published numbers, downloads.
 
-    With --watch nothing is written: the page is served on 127.0.0.1, shows runs in progress with their losses, and
-    updates by itself.
+    With --watch nothing is written: the page is served on 127.0.0.1, at an address that nobody else knows, shows runs
+    in progress with their losses, and updates by itself.
     """
     if not watch:
         if port is not None:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TaskProgress
 from rich.progress import Progress as Bar
 
 from mimbench.store.progress import TrainingProgress, read_progress, write_progress
-from mimbench.text import visible
+from mimbench.text import format_duration, visible
 
 MOST_LOGS = 3
 """Logs of a step that fit on the line."""
@@ -92,7 +92,7 @@ class Progress:
         """Show that `done` micro-batches of the total are done, the learning rate, and what the step logs."""
         logged = "".join(f"  {name} {value:.4g}" for name, value in list(logs.items())[:MOST_LOGS])
         self._note = f"{self._speed(done):,.0f} images/s  loss {loss:.4f}  lr {rate:.2g}{logged}{self._monitored}"
-        left = f"{_clock(self._seconds_left(done))} left"
+        left = f"{format_duration(self._seconds_left(done))} left"
         self._bar.update(self._task, completed=done, unit=self._describe_unit(done), note=self._note, left=left)
         self._losses.add(self._units_done(done), loss)
         if time.monotonic() - self._last_note >= NOTE_SECONDS or done >= self._total:
@@ -129,7 +129,7 @@ class Progress:
             return
         self._last_line = now
         left = self._seconds_left(done / max(total, 1) * self._total)
-        line = f"{self._label}: {unit} {done}/{total}  {self._note}  {left:.0f} s left"
+        line = f"{self._label}: {unit} {done}/{total}  {self._note}  {format_duration(left)} left"
         print_line(self._console, line)
 
     def _speed(self, done: int) -> float:
@@ -190,9 +190,3 @@ class _LossCurve:
             pairs = zip(self.points[::2], self.points[1::2], strict=False)
             self.points = [(after[0], (before[1] + after[1]) / 2) for before, after in pairs]
             self._per_point *= 2
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds: "1:02:03"."""
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"

@@ -15,6 +15,7 @@ from typing import Any
 from mimbench.files import write_atomic
 from mimbench.lease_states import LeaseState, list_leases
 from mimbench.store.sealing import DAMAGE, fingerprint
+from mimbench.text import format_duration
 
 PROGRESS = "progress.json"
 
@@ -41,7 +42,7 @@ class TrainingProgress:
         """Such as "epoch 3/12, loss 0.1234, 42 s left"."""
         number = min(int(self.done) + 1, self.total)
         loss = f", loss {self.loss[-1][1]:.4f}" if self.loss else ""
-        left = f", {self.seconds_left:.0f} s left" if self.images_per_second else ""
+        left = f", {format_duration(self.seconds_left)} left" if self.images_per_second else ""
         return f"{self.unit} {number}/{self.total}{loss}{left}"
 
 

@@ -64,7 +64,7 @@ def test_the_bar_shows_the_epoch_and_labels_the_time_that_is_left(monkeypatch):
         display.refresh()
         shown = Text.from_ansi(out.getvalue()).plain
     assert "epoch 2/4" in shown
-    assert "0:03:15 left" in shown
+    assert "3 min left" in shown
 
 
 def test_the_note_holds_a_curve_of_bounded_length_with_the_mean_of_the_losses(tmp_path, monkeypatch):

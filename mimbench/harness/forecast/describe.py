@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mimbench.harness.forecast.forecast import Forecast, Machine, Stage
-from mimbench.harness.planning.estimate import format_duration
-from mimbench.text import align_columns
+from mimbench.text import align_columns, format_duration
 
 _HEAD = (
     "stage", "trained", "frozen", "GFLOPs/image", "images", "precision", "micro-batch", "memory", "largest micro-batch",

@@ -11,11 +11,11 @@ from typing import Any
 from mimbench.harness.planning.absent import AbsentDataset, is_here
 from mimbench.harness.planning.cells import Cell, Pretraining, distinct_pretrainings
 from mimbench.harness.planning.code import code_of_cell, code_of_pretraining, describe_changes
-from mimbench.harness.planning.estimate import Estimate, Estimator, format_duration
+from mimbench.harness.planning.estimate import Estimate, Estimator
 from mimbench.store.failure import failure_path
 from mimbench.store.sealing import DAMAGE
 from mimbench.store.store import CARD, Store
-from mimbench.text import align_columns
+from mimbench.text import align_columns, format_duration
 
 
 @dataclass(frozen=True)

@@ -146,17 +146,6 @@ class Estimator:
         return estimate
 
 
-def format_duration(seconds: float) -> str:
-    """A rounded duration: "40 s", "12 min", "3 h 5 min", "2 d 4 h"."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def _training_key(what: Mapping[str, Any]) -> str:
     """Trainings whose images change their size are similar only if they have the same sizes."""
     sizes = what.get("pretrain", {}).get("image_sizes", [])

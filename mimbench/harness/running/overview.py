@@ -13,7 +13,8 @@ from rich.progress import Progress as Bar
 
 from mimbench.engine.progress import QUIET_SECONDS, print_line
 from mimbench.harness.planning.cells import Cell, distinct_pretrainings
-from mimbench.harness.planning.estimate import Estimator, format_duration
+from mimbench.harness.planning.estimate import Estimator
+from mimbench.text import format_duration
 
 
 class Overview:

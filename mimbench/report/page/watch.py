@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import sys
 import threading
 import time
@@ -88,13 +89,16 @@ class LivePage:
 
 
 class WatchServer(ThreadingHTTPServer):
-    """Answers browsers on this machine alone."""
+    """Answers browsers on this machine alone, and only at addresses below a drawn token.
+
+    The token keeps out other users of the machine, who reach the port but do not know the address.
+    """
 
     daemon_threads = True
 
     def __init__(self, live: LivePage, port: int) -> None:
         """port: 0: any free one. Raises InputError: it cannot be used."""
-        self.live = live
+        self.live, self.token = live, secrets.token_urlsafe(16)
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -103,7 +107,7 @@ class WatchServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.server_port}/"
+        return f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no error."""
@@ -122,8 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        live, path = self.server.live, self.path.split("?")[0]
-        if path == "/":
+        live, prefix = self.server.live, f"/{self.server.token}"
+        whole = self.path.split("?")[0]
+        path = whole[len(prefix) :]
+        if not secrets.compare_digest(whole[: len(prefix)].encode(), prefix.encode()):
+            self.send_error(HTTPStatus.NOT_FOUND)
+        elif path == "/":
             self._send("text/html; charset=utf-8", live.page().encode())
         elif path == "/live.json":
             self._send("application/json", json.dumps(live.state(), allow_nan=False).encode())

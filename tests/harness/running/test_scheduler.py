@@ -20,12 +20,13 @@ from mimbench.harness.planning import plan as planning
 from mimbench.harness.planning import pretraining as pretrainings
 from mimbench.harness.planning.cells import Request
 from mimbench.harness.planning.checkpoints import find_checkpoint
-from mimbench.harness.planning.estimate import Estimator, format_duration
+from mimbench.harness.planning.estimate import Estimator
 from mimbench.harness.running.scheduler import Scheduler
 from mimbench.harness.running.session import Session
 from mimbench.recipe.document import parse_assignments
 from mimbench.store.failure import Failure, failure_path, read_failure, read_failures
 from mimbench.store.reading import failure_files
+from mimbench.text import format_duration
 
 CPU = torch.device("cpu")
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -43,8 +44,10 @@ def ask(results):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
 
-    def get(path: str, host: str | None = None) -> tuple[int, bytes]:
+    def get(path: str, host: str | None = None, token: str | None = None) -> tuple[int, bytes]:
+        """token: what comes before the path in place of the server's token."""
         live._not_before = 0.0
+        path = f"/{server.token}{path}" if token is None else quote(f"{token}{path}") or "/"
         connection = HTTPConnection(HOST, server.server_port, timeout=30)
         connection.request("GET", path, headers={"Host": host} if host else {})
         answer = connection.getresponse()
@@ -93,6 +96,20 @@ def test_new_records_give_a_new_page_and_a_damaged_one_leaves_the_last(ask, resu
 )
 def test_nothing_else_is_served(ask, path):
     assert ask(path)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/live.json", "/wrong/live.json", ""])
+def test_without_the_token_nothing_is_served(ask, path):
+    assert ask(path, token="")[0] == 404
+    assert ask(path, token="/ä")[0] == 404
+
+
+def test_each_start_draws_another_token(results):
+    live = LivePage(results)
+    with WatchServer(live, 0) as one, WatchServer(live, 0) as other:
+        assert one.address.endswith(f"/{one.token}/")
+        assert one.token != other.token
+        assert len(one.token) > 20
 
 
 def test_a_page_of_another_name_gets_nothing(ask):

@@ -249,7 +249,7 @@ def test_nothing_is_best_where_all_are_the_same(record, framed):
 def test_less_is_better_where_the_metric_says_so(record, framed):
     records = [record(m, v, metric="ECE", unit="fraction", higher=False) for m, v in (("a", 0.5), ("b", 0.1234))]
     table = build_comparison(framed(records))
-    assert [(cell_text(row[1]), row[1].mark) for row in table.rows] == [("0.500", ""), ("0.123", "best")]
+    assert [(cell_text(row[1]), row[1].mark) for row in table.rows] == [("0.500 (n=1)", ""), ("0.123 (n=1)", "best")]
     assert table.columns[1].title == "linear-probe: ECE [fraction]"
 
 

@@ -55,7 +55,7 @@ method  knn: top1 [a]     AP
 a_b     *60.0 ± 1.0* [b]  -
 c       _50.0_            7.5
 
-*best* and _second_; in percent; n = 3 with ±
+*best* and _second_; in percent; n = 3 with ±, 1 without
 [a] protocol a
 [b] overlaps
 """,
@@ -67,7 +67,7 @@ c       _50.0_            7.5
 | a_b    | **60.0 ± 1.0**<sup>b</sup> | -   |
 | c      | <ins>50.0</ins>            | 7.5 |
 
-**best** and <ins>second</ins>; in percent; n = 3 with ±<br>
+**best** and <ins>second</ins>; in percent; n = 3 with ±, 1 without<br>
 <sup>a</sup> protocol a<br>
 <sup>b</sup> overlaps
 """,
@@ -85,7 +85,7 @@ STYLE<table class="mimbench">
 <tr><td>a_b</td><td class="number"><strong>60.0 &#177; 1.0</strong><sup>b</sup></td><td class="number">-</td></tr>
 <tr><td>c</td><td class="number"><u>50.0</u></td><td class="number">7.5</td></tr>
 </tbody>
-<tfoot><tr><td colspan="3"><strong>best</strong> and <u>second</u>; in percent; n = 3 with &#177;<br>\
+<tfoot><tr><td colspan="3"><strong>best</strong> and <u>second</u>; in percent; n = 3 with &#177;, 1 without<br>\
 <sup>a</sup> protocol a<br><sup>b</sup> overlaps</td></tr></tfoot>
 </table>
 """,
@@ -106,7 +106,7 @@ c & \underline{50.0}\phantom{ $\pm$ 0.0} & 7.5 \\
 \smallskip
 \begin{minipage}{\linewidth}
 \footnotesize\raggedright
-\textbf{best} and \underline{second}; in percent; n = 3 with $\pm$ \\
+\textbf{best} and \underline{second}; in percent; n = 3 with $\pm$, 1 without \\
 \textsuperscript{a} protocol a \\
 \textsuperscript{b} overlaps
 \end{minipage}
@@ -274,11 +274,20 @@ def test_latex_shows_n_once_if_it_is_the_same_everywhere():
     assert r"+2.0 {[}$-$1.0, 5.0{]} \\" in latex
     with_one_seed = render(Table((column,), ((three[0],), (Cell(mean(1, 50.0)),))), "latex")
     assert "(n=" not in with_one_seed
-    assert "\nn = 3 with $\\pm$\n" in with_one_seed
+    assert "\nn = 3 with $\\pm$, 1 without\n" in with_one_seed
+    assert "\nn = 1 throughout\n" in render(Table((column,), ((Cell(mean(1, 50.0)),),)), "latex")
     for other in (Cell(mean(2, 50.0)), Cell(Difference(Summary(1, 2.0)))):
         latex = render(Table((column,), ((three[0],), (other,))), "latex")
         assert "(n=3)" in latex
         assert "throughout" not in latex
+
+
+def test_a_mean_of_one_seed_has_its_n_among_means_of_other_numbers():
+    column = Column("top1", ("mean", "sd", "n"))
+    text = render(Table((column,), tuple((Cell(mean(n, 50.0)),) for n in (1, 2, 3))), "text")
+    assert text.count("50.0 (n=1)") == 1
+    assert "(n=2)" in text
+    assert "(n=3)" in text
 
 
 def test_decimals_are_below_each_other_in_latex():
@@ -325,7 +334,7 @@ def test_text_fits_the_terminal(monkeypatch):
         (Mean(Summary(4, 59.84, 2.0)), "59.8 ± 2.0 (n=4)", (59.84, 2.0, 4)),
         (Mean(Summary(4, 59.84, 2.0), spread="se"), "59.8 ± 1.0 (n=4)", (59.84, 1.0, 4)),
         (Mean(Summary(3, -0.12345, 0.5), unit="nats"), "-0.123 ± 0.500 (n=3)", (-0.12345, 0.5, 3)),
-        (Mean(Summary(1, 7.0)), "7.0", (7.0, None, 1)),
+        (Mean(Summary(1, 7.0)), "7.0 (n=1)", (7.0, None, 1)),
         (Mean(Summary(2, 123.456), is_in_range=False), "123.456", (123.456, None, 2)),
         (Difference(Summary(1, -2.0)), "−2.0 (n=1)", (-2.0, None, None, 1)),
         (Difference(Summary(3, 0.5, 1.0, Interval(-1, 2)), "nats"), "+0.500 [−1.000, 2.000] (n=3)", (0.5, -1, 2, 3)),

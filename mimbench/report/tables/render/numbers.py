@@ -59,31 +59,32 @@ def cell_text(cell: Cell, shows_n: bool = True) -> str:
 
 
 def factor_out_n(table: Table) -> tuple[Table, bool]:
-    """The table, and whether its cells show n. If all means over several seeds have the same n, a remark says it.
+    """The table, and whether its cells show n. If all means have the same n, a remark says it, and they show none.
 
-    A mean of one seed has no ±, which shows its n.
+    So it is if there are means of one seed besides: they have no ±, and the remark says so.
     """
     contents = [cell.content for row in table.rows for cell in row]
-    counts = {content.n for content in contents if content is not None and not isinstance(content, str)} - {None}
+    numbers = [content.n for content in contents if content is not None and not isinstance(content, str)]
+    counts = {n for n in numbers if n is not None}
     several = counts - {1}
     has_single_difference = any(isinstance(content, Difference) and content.n == 1 for content in contents)
-    if len(several) != 1 or has_single_difference:
+    if not counts or len(several) > 1 or (several and has_single_difference):
         return table, True
     first, *others = table.remarks or ("",)
-    n = f"n = {several.pop()} " + ("with ±" if 1 in counts else "throughout")
+    n = f"n = {max(counts)} " + ("with ±, 1 without" if several and 1 in counts else "throughout")
     return replace(table, remarks=("; ".join(filter(None, (first, n))), *others)), False
 
 
 def _mean_text(mean: Mean, n: str) -> str:
-    """n: what follows a mean of several seeds."""
+    """n: what follows, such as " (n=3)"."""
     if not mean.is_in_range:
         return f"{mean.summary.mean:g}"
     digits = _digits(mean.unit)
     if mean.has_interval:
         limits = f" {_interval_text(mean.interval.low, mean.interval.high, digits)}" if mean.interval else ""
-        return f"{mean.summary.mean:.{digits}f}{limits}{n if mean.summary.n > 1 else ''}"
+        return f"{mean.summary.mean:.{digits}f}{limits}{n}"
     if mean.width is None:
-        return f"{mean.summary.mean:.{digits}f}"
+        return f"{mean.summary.mean:.{digits}f}{n}"
     return f"{mean.summary.mean:.{digits}f} ± {mean.width:.{digits}f}{n}"
 
 

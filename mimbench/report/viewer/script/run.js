@@ -26,7 +26,7 @@ const drawMetrics = (run) => {
       h("td", { class: "number" }, index === 0 ? formatShort(Number(run.chance.toFixed(2))) : ""),
     ),
   );
-  const head = tableHead(["metric", "value", "n", "chance"], (index) => (index ? "number" : null));
+  const head = tableHead(["metric", "value", "test items", "chance"], (index) => (index ? "number" : null));
   return scrollBox("Metrics", h("table", {}, head, h("tbody", {}, rows)));
 };
 // Published numbers of the scores that the run is part of.
