@@ -132,6 +132,9 @@ from mimbench.encoders.towers import (
     CLIPTower as CLIPTower,
     PatchViT as PatchViT,
 )
+from mimbench.encoders.attention import (
+    recorded_attention as recorded_attention,
+)
 from mimbench.encoders.rebuilding import (
     rebuild_encoder as rebuild_encoder,
 )

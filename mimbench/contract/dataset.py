@@ -47,6 +47,8 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
         labels: int64 [N].
         classes: class names, indexed by label.
         attributes: what else is known of each sample, such as its background or group: int64 [N] by name.
+        object_masks: which pixels show the object that the label names, bool [N, H, W], if that is known and all images
+            have one size.
         shards: int64 [N], number of the file that holds each sample, if many samples share a file and are best read
             together. A training then goes through the files in a drawn order, `open_shards` at a time, and shuffles
             the samples of these together. None: all samples of an epoch are shuffled together.
@@ -59,6 +61,7 @@ class ImageSplit(torch.utils.data.Dataset, ABC):
     labels: Tensor
     classes: tuple[str, ...]
     attributes: Mapping[str, Tensor] = NO_ATTRIBUTES
+    object_masks: Tensor | None = None
     pixel_range: tuple[float, float] = BYTES
     shards: Tensor | None = None
     open_shards: int = 1
@@ -112,13 +115,14 @@ class ArraySplit(ImageSplit):
         classes: tuple[str, ...],
         attributes: Mapping[str, Tensor] = NO_ATTRIBUTES,
         pixel_range: tuple[float, float] = BYTES,
+        object_masks: Tensor | None = None,
     ) -> None:
         """Hold images [N, C, H, W], or clips [N, C, T, H, W], and labels int64 [N].
 
         `classes` are names, indexed by label.
         """
         self.images, self.labels, self.classes, self.attributes = images, labels, classes, attributes
-        self.pixel_range = pixel_range
+        self.pixel_range, self.object_masks = pixel_range, object_masks
 
     @property
     def is_in_memory(self) -> bool:
@@ -213,9 +217,9 @@ class Dataset(ABC):
 
     name: ClassVar[str]
     provides: frozenset[str] = frozenset({"images", "labels"})
-    """What the splits hold: "images", "labels" and "attributes" (ImageSplit), "boxes" and "masks" (SceneSplit), "masks"
-    only (SemanticSplit), or "depth" (DepthSplit). The class states the usual case; an instance may provide less if its
-    data does."""
+    """What the splits hold: "images", "labels", "attributes" and "object-masks" (ImageSplit), "boxes" and "masks"
+    (SceneSplit), "masks" only (SemanticSplit), or "depth" (DepthSplit). The class states the usual case; an instance
+    may provide less if its data does."""
     parts: tuple[SplitName, ...] = ("train", "test")
     """Names of all splits. "train" and "test" are required. Others, such as "validation", are used by tasks that name
     them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,3 +59,29 @@ def attention_of_each(outputs: Iterator[Any]) -> Iterator[Tensor]:
         if weights.latest is None:
             raise RuntimeError("a block does not call torch.nn.functional.scaled_dot_product_attention")
         yield weights.latest
+
+
+class _Explicit(TorchFunctionMode):
+    """While active, fused attention is computed from explicit weights, which gradients pass through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs or {})
+        weights = _weights(*args, **kwargs or {})
+        self.weights.append(weights)
+        return weights @ (args[2] if len(args) > 2 else (kwargs or {})["value"])
+
+
+@contextmanager
+def recorded_attention() -> Iterator[list[Tensor]]:
+    """Within this context, an encoder that can return its attention weights computes with those in the list.
+
+    Each pass adds the weights of its layers, [B, heads, P + N, P + N] each, in order. Outputs are those of the fused
+    attention up to rounding, without dropout, and have gradients with respect to the weights.
+    """
+    with _Explicit() as mode:
+        yield mode.weights

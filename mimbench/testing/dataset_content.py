@@ -81,6 +81,11 @@ def _check_labels(name: str, split: ImageSplit) -> None:
     for attribute, values in split.attributes.items():
         if problem := describe_attribute_problem(values, len(split)):
             raise Failure(f"values of the attribute {attribute!r} of {name} {problem}")
+    masks = split.object_masks
+    if masks is not None and (masks.dtype != torch.bool or masks.shape != (len(split), *split[0][0].shape[-2:])):
+        raise Failure(
+            f"object_masks of {name} is {masks.dtype} {list(masks.shape)}; make it bool, of the size of the images"
+        )
     for index in spaced(len(split)):
         if int(split[index][1]) != int(labels[index]):
             label, listed = int(split[index][1]), int(labels[index])

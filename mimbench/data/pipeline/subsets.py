@@ -36,7 +36,9 @@ def subset(split: ImageSplit, indices: Sequence[int]) -> ImageSplit:
     chosen = list(indices)
     if isinstance(split, ArraySplit):
         images, labels = split.images[chosen], split.labels[chosen]
-        return ArraySplit(images, labels, split.classes, _attributes(split, chosen), split.pixel_range)
+        return ArraySplit(
+            images, labels, split.classes, _attributes(split, chosen), split.pixel_range, _object_masks(split, chosen)
+        )
     return _EncodedSubset(split, chosen) if isinstance(split, EncodedSplit) else _Subset(split, chosen)
 
 
@@ -73,6 +75,7 @@ class _Subset(ImageSplit):
         self.split, self.indices = split, indices
         self.labels, self.classes = split.labels[indices], split.classes
         self.attributes, self.pixel_range = _attributes(split, indices), split.pixel_range
+        self.object_masks = _object_masks(split, indices)
         self.shards = None if split.shards is None else split.shards[indices]
         self.open_shards, self.has_test_clips = split.open_shards, split.has_test_clips
         self.crop_position = split.crop_position
@@ -109,6 +112,10 @@ class _EncodedSubset(_Subset, EncodedSplit):
 
 def _attributes(split: ImageSplit, indices: list[int]) -> dict[str, Tensor]:
     return {name: values[indices] for name, values in split.attributes.items()}
+
+
+def _object_masks(split: ImageSplit, indices: list[int]) -> Tensor | None:
+    return None if split.object_masks is None else split.object_masks[indices]
 
 
 def training_indices(labels: Tensor, choice: DataChoice) -> Tensor:

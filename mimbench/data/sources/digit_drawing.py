@@ -114,7 +114,7 @@ def _background(rng: np.random.RandomState, size: int) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     along = np.linspace(-0.5, 0.5, size)
     ramp = np.cos(angle) * along[None, :] + np.sin(angle) * along[:, None]
-    blotches = _resized(rng.uniform(-1, 1, (5, 5)), size, size)
+    blotches = resized(rng.uniform(-1, 1, (5, 5)), size, size)
     return rng.uniform(0.1, 0.3) + rng.uniform(0, 0.25) * ramp + rng.uniform(0, 0.08) * blotches
 
 
@@ -163,8 +163,8 @@ def _add_digit(
         top = int(np.floor(rng.uniform(-slack * height, size - height + slack * height)))
         left = int(np.floor(rng.uniform(-slack * width, size - width + slack * width)))
         brightness = rng.uniform(0.6, 1.0)
-        opacity = _resized(shape / 255, height, width).clip(0, 1)
-        layer = _placed(opacity, top, left, size)
+        opacity = resized(shape / 255, height, width).clip(0, 1)
+        layer = placed(opacity, top, left, size)
         added = Instance(label, int((opacity > _INK).sum()), layer > _INK)
         if _fits(added, instances):
             _paint(canvas, layer, brightness)
@@ -192,7 +192,7 @@ def _overlap(a: Box, b: Box) -> float:
     return shared / (sum(areas) - shared)
 
 
-def _placed(opacity: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+def placed(opacity: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     """`opacity` on an empty [size, size] layer, cut at its borders."""
     layer = np.zeros((size, size))
     inside = opacity[max(0, -top) : size - top, max(0, -left) : size - left]
@@ -205,7 +205,7 @@ def _paint(window: np.ndarray, opacity: np.ndarray, brightness: float) -> None:
     window += opacity * (brightness - window)
 
 
-def _resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
     image = Image.fromarray(values.astype(np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64)
 

@@ -1,0 +1,158 @@
+"""One digit among clutter as bright as it, its pixels known: data on which an explanation can be right or wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
+from mimbench.data.pipeline.subsets import array_fingerprint
+from mimbench.data.sources.digit_drawing import MNIST_SIDE, Glyphs, placed, resized
+from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+
+_GREY = 0.5
+"""Brightness of the ground; white is 1."""
+_CONTRAST = (0.3, 0.45)
+"""Least and greatest difference in brightness from the ground, of digits and of clutter."""
+_NOISE = 0.03
+"""Standard deviation of the noise of each pixel."""
+_INK = 0.4
+"""Opacity from which a pixel counts as part of the digit."""
+_EDGES = 0.35
+"""Both parameters of the beta distribution of the digit's place; below 1, it lies at the borders more often."""
+_PIECE = (4, 7)
+"""Least and greatest side of a piece of clutter, px."""
+
+
+class SoloScenesConfig(DataConfig):
+    """What the scenes look like."""
+
+    digits: tuple[int, ...] = Field(default=(0, 1), min_length=2)
+    """The digits that scenes show, each of which is a class."""
+    train_scenes: int = Field(default=3000, ge=1)
+    test_scenes: int = Field(default=400, ge=1)
+    size: int = Field(default=28, ge=20)
+    """Side of a scene, px."""
+    scale: tuple[float, float] = (0.55, 0.7)
+    """Least and greatest size of the digit, relative to MNIST's 28 px."""
+    clutter: int = Field(default=16, ge=0)
+    """Pieces of clutter per scene."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> SoloScenesConfig:
+        if not 0.25 <= self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two rising numbers from 0.25, not {self.scale}")
+        if sorted(set(self.digits)) != list(self.digits) or not set(self.digits) <= set(range(10)):
+            raise ValueError(f"digits must be rising numbers from 0 to 9, not {self.digits}")
+        if self.scale[1] * MNIST_SIDE > self.size:
+            raise ValueError(f"digits of scale {self.scale[1]:g} do not fit into {self.size} px")
+        return self
+
+
+class SoloScenes(Dataset):
+    """Which digit is it? One digit of mnist5k among pieces of other digits; grey images uint8 [1, 28, 28].
+
+    Digit and pieces are brighter or darker than the ground, with equal probability, and differ from it by as much. The
+    digit lies near the borders more often than in the middle. So neither brightness nor place gives it away: only its
+    shape does. `object_masks` of a split says which pixels are the digit's. Test scenes are made of mnist5k's test
+    digits alone.
+    """
+
+    name = "solo-scenes"
+    provides = frozenset({"images", "labels", "object-masks"})
+    Config = SoloScenesConfig
+    config: SoloScenesConfig
+    channels = 1
+
+    def __init__(self, config: SoloScenesConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        self._digits = MNIST5k(EmbeddedConfig(), cache)
+
+    @classmethod
+    def published_sizes(cls, config: DataConfig) -> DataSizes | None:
+        if not isinstance(config, SoloScenesConfig):
+            return None
+        counts = config.train_scenes, config.test_scenes
+        return DataSizes(*counts, classes=len(config.digits), channels=1, source="its options", side=config.size)
+
+    def split(self, name: SplitName) -> ArraySplit:
+        return self._splits[name]
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(array_fingerprint(self._splits).encode())
+        for name in self.parts:
+            masks = self._splits[name].object_masks
+            assert masks is not None
+            digest.update(np.packbits(masks.numpy()).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _splits(self) -> dict[str, ArraySplit]:
+        counts = {"train": self.config.train_scenes, "test": self.config.test_scenes}
+        return {name: self._draw(name, count, number) for number, (name, count) in enumerate(counts.items())}
+
+    def _draw(self, name: SplitName, count: int, number: int) -> ArraySplit:
+        digits = self._digits.split(name)
+        images, labels = digits.images[:, 0].numpy(), digits.labels.numpy()
+        pieces = Glyphs.cut(images, labels)
+        shown = Glyphs.cut(images[np.isin(labels, self.config.digits)], labels[np.isin(labels, self.config.digits)])
+        # Each scene has its own stream, so that it does not depend on how many there are.
+        streams = (np.random.RandomState([self.config.seed, number, scene]) for scene in range(count))
+        scenes = [self._compose(rng, shown, pieces) for rng in streams]
+        pixels, masks, labels = zip(*scenes, strict=True)
+        return ArraySplit(
+            torch.from_numpy(np.stack(pixels))[:, None],
+            torch.tensor(labels),
+            tuple(map(str, self.config.digits)),
+            object_masks=torch.from_numpy(np.stack(masks)),
+        )
+
+    def _compose(self, rng: np.random.RandomState, shown: Glyphs, pieces: Glyphs) -> tuple[np.ndarray, np.ndarray, int]:
+        """Pixels uint8 [size, size], the digit's pixels bool [size, size], and its class."""
+        size = self.config.size
+        canvas = np.full((size, size), _GREY)
+        for _ in range(self.config.clutter):
+            shape, _ = pieces.draw(rng)
+            piece = _cut_piece(rng, self._scaled(rng, shape))
+            _paint(rng, canvas, _at(piece, rng.uniform(-0.15, 1, 2) * size, size))
+        shape, digit = shown.draw(rng)
+        opacity = self._scaled(rng, shape)
+        layer = _at(opacity, rng.beta(_EDGES, _EDGES, 2) * (size - np.array(opacity.shape)), size)
+        _paint(rng, canvas, layer)
+        canvas += rng.normal(0, _NOISE, canvas.shape)
+        return np.round(canvas.clip(0, 1) * 255).astype(np.uint8), layer > _INK, self.config.digits.index(digit)
+
+    def _scaled(self, rng: np.random.RandomState, shape: np.ndarray) -> np.ndarray:
+        """A digit at a random scale: opacity [h, w]."""
+        factor = rng.uniform(*self.config.scale)
+        height, width = (max(2, round(extent * factor)) for extent in shape.shape)
+        return resized(shape / 255, height, width).clip(0, 1)
+
+
+def _cut_piece(rng: np.random.RandomState, opacity: np.ndarray) -> np.ndarray:
+    """A part of a digit."""
+    height, width = (min(extent, rng.randint(_PIECE[0], _PIECE[1] + 1)) for extent in opacity.shape)
+    top, left = (rng.randint(0, extent - part + 1) for extent, part in zip(opacity.shape, (height, width), strict=True))
+    return opacity[top : top + height, left : left + width]
+
+
+def _at(opacity: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
+    """The layer [size, size] with the upper left corner of `opacity` there, px."""
+    top, left = (round(float(value)) for value in corner)
+    return placed(opacity, top, left, size)
+
+
+def _paint(rng: np.random.RandomState, canvas: np.ndarray, layer: np.ndarray) -> None:
+    """Paint a layer of opacities brighter or darker than the ground."""
+    difference = rng.uniform(*_CONTRAST) * rng.choice((-1, 1))
+    canvas += layer * (_GREY + difference - canvas)

@@ -1,0 +1,1 @@
+"""Which pixels made a classifier decide, and whether the answer can be trusted."""

@@ -1,0 +1,172 @@
+"""Maps of made-up classifiers that are known, scores with known values, and a run."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.refusals import refused
+from mimbench.api import recorded_attention
+from mimbench.encoders.vit import ViT
+from mimbench_tasks.attribution import maps, scoring
+from mimbench_tasks.attribution.probe import Probe, fit_head
+
+TARGET = torch.tensor([1, 1])
+
+
+class Linear(nn.Module):
+    """The logit of class 1 is a weighted sum of pixels."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight, self.encoder = weight, SimpleNamespace(grid=(2, 2), stride=4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logit = (images * self.weight).sum((1, 2, 3))
+        return torch.stack((torch.zeros_like(logit), logit), 1)
+
+
+def images(seed: int = 0) -> torch.Tensor:
+    return torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def vit() -> ViT:
+    torch.manual_seed(0)
+    config = ViT.Config(patch_size=4, embed_dim=16, depth=2, num_heads=2)
+    return ViT.build(config, image_size=8, in_channels=1, frames=1).eval()
+
+
+def test_occlusion_points_at_the_patch_that_the_classifier_reads():
+    weight = torch.zeros(1, 8, 8)
+    weight[:, 4:, :4] = 0.1
+    order = scoring.ranked(maps.occlusion(Linear(weight), images(), TARGET), 0)
+    mask = (weight > 0).expand(2, -1, -1)
+    assert scoring.points_at(order, mask, 0).all()
+
+
+def test_integrated_gradients_of_a_linear_classifier_are_exact():
+    weight = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1))
+    attributed = maps.integrated_gradients(Linear(weight), images(), TARGET)
+    assert torch.allclose(attributed, (images() * weight)[:, 0].clamp_min(0), atol=1e-6)
+
+
+def test_recorded_attention_leaves_outputs_as_they_are_and_has_gradients():
+    encoder = vit()
+    expected = encoder.features(images()).pooled
+    with recorded_attention() as weights:
+        pooled = encoder.features(images()).pooled
+    assert torch.allclose(pooled, expected, atol=1e-5)
+    returned = [*encoder.attention(images())]
+    assert len(weights) == 2
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(weights, returned, strict=True))
+    assert all(gradient.abs().sum() > 0 for gradient in torch.autograd.grad(pooled.square().sum(), weights))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "token"])
+def test_attention_to_one_patch_makes_that_patch_relevant(pooling, monkeypatch):
+    encoder = vit()
+    prefix = encoder.num_prefix_tokens
+    if pooling == "token" and not prefix:
+        pytest.skip("no class token")
+    weights = torch.zeros(2, 2, prefix + 4, prefix + 4)
+    weights[..., prefix + 3] = 1
+    monkeypatch.setattr(encoder, "attention", lambda _: iter([weights, weights]))
+    probe = Probe(encoder, torch.zeros(2, 16), torch.zeros(2), layer=-1, pooling=pooling)
+    relevance = maps.rollout(probe, images(), TARGET)
+    assert torch.equal(relevance[:, 7, 7], relevance.amax((1, 2)))
+    assert (relevance[:, 7, 7] > 2 * relevance[:, 0, 0]).all()
+
+
+def test_gradient_attention_is_the_rule_written_out():
+    encoder = vit()
+    weight = torch.randn(2, 16, generator=torch.Generator().manual_seed(2))
+    probe = Probe(encoder, weight, torch.zeros(2), layer=-1, pooling="mean")
+    relevance = maps.gradient_attention(probe, images(), TARGET)
+    with recorded_attention() as layers:
+        gradients = torch.autograd.grad(probe(images())[:, 1].sum(), layers)
+    count, prefix = layers[0].shape[-1], encoder.num_prefix_tokens
+    total = torch.eye(count).expand(2, -1, -1)
+    for layer, gradient in zip(layers, gradients, strict=True):
+        total = total + (layer * gradient).clamp_min(0).mean(1) @ total
+    expected = total[:, prefix:, prefix:].mean(1).unflatten(1, (2, 2))
+    enlarged = torch.nn.functional.interpolate(expected[:, None], (8, 8), mode="bilinear")[:, 0]
+    assert torch.allclose(relevance, enlarged, atol=1e-6)
+
+
+def test_the_head_is_the_regression_on_features_as_they_are():
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)).numpy() * [1, 10, 1, 1, 1] + 3
+    labels = (x[:, 1] > 3).astype(int)
+    weight, bias = fit_head(x.astype("float32"), labels, 3, 1.0)
+    logits = torch.from_numpy(x).float() @ weight.T + bias
+    assert (logits.argmax(1).numpy() == labels).mean() > 0.9
+    assert logits[:, 2].max() == -torch.inf
+
+
+def test_the_object_itself_has_full_scores_and_noise_those_of_chance():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(2000, 8, 8, generator=generator) < 0.2
+    masks[:, 0, 0] = True
+    order = scoring.ranked(masks.float(), 0)
+    assert scoring.points_at(order, masks, 0).all()
+    assert scoring.energy(masks.float(), masks).tolist() == pytest.approx([100] * 2000)
+    noise = torch.rand(2000, 8, 8, generator=generator)
+    hits = scoring.points_at(scoring.ranked(noise, 0), masks, 1).double().mean()
+    assert hits.item() == pytest.approx(scoring.widened(masks, 1).double().mean().item(), abs=0.03)
+    area = 100 * masks.double().mean().item()
+    assert scoring.energy(noise, masks).mean().item() == pytest.approx(area, abs=1)
+    assert scoring.energy(torch.zeros(2000, 8, 8), masks).mean().item() == pytest.approx(area)
+
+
+def test_a_mask_is_widened_by_a_disc():
+    mask = torch.zeros(1, 5, 5, dtype=torch.bool)
+    mask[0, 2, 2] = True
+    assert [scoring.widened(mask, reach).sum().item() for reach in (0, 1, 1.5, 2)] == [1, 5, 9, 13]
+
+
+def test_the_right_order_deletes_fast_and_inserts_fast():
+    weight = torch.zeros(1, 8, 8)
+    weight[:, :2] = 1.0
+    probe = Linear(weight)
+
+    def probability(changed):
+        return probe(changed).softmax(1)[:, 1]
+
+    good = scoring.deletion_and_insertion(probability, images() + 0.5, scoring.ranked(weight.expand(2, -1, -1), 0))
+    bad = scoring.deletion_and_insertion(probability, images() + 0.5, scoring.ranked(-weight.expand(2, -1, -1), 0))
+    assert (good[0] < bad[0] - 0.2).all()
+    assert (good[1] > bad[1] + 0.2).all()
+
+
+def test_rank_correlation_of_equal_and_reversed_maps():
+    one = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert scoring.rank_correlation(one, 2 * one + 1, 0).tolist() == pytest.approx([1, 1, 1])
+    assert scoring.rank_correlation(one, -one, 0).tolist() == pytest.approx([-1, -1, -1])
+
+
+RUN = ("run", "--method", "simmim", "--task", "attribution", "--recipe", "smoke")
+FEW = ("task.images=16", "task.data.train_scenes=100", "task.data.test_scenes=60")
+
+
+def test_a_run_keeps_the_controls_and_says_what_is_beaten(quick):
+    done = quick(*RUN, "--json", *(word for option in FEW for word in ("--set", option)))
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)
+    values = {name: metric["value"] for name, metric in record["metrics"].items()}
+    controls = record["details"]["controls"]
+    assert (controls["object"]["pointing"], controls["object"]["energy"]) == (100, pytest.approx(100))
+    best = max(controls[name]["pointing"] for name in ("random", "centre", "intensity", "randomised"))
+    assert values["pointing_margin"] == pytest.approx(values["pointing"] - best)
+    is_beaten = values["pointing_margin"] > 0
+    beaten, _, missed = record["details"]["verdict"].partition("; not better than a control by ")
+    assert ("pointing" in beaten) == is_beaten
+    assert ("pointing" in missed) == (not is_beaten)
+
+
+def test_what_cannot_be_explained_is_refused_in_one_line(quick):
+    refused(quick(*RUN, "--set", "task.dataset=digits"), "object-masks")
+    swin = ("--set", "encoder.name=swin", "--set", "task.map=rollout")
+    refused(quick(*RUN, *swin), "return its attention weights")
