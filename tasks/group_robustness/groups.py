@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mimbench.api import Measured
+from mimbench.api import GroupedSamples, Measured
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class Groups:
         """(class, attribute) -> positions of the images; groups without images are left out."""
         pairs = sorted(set(zip(self.labels.tolist(), self.attribute.tolist(), strict=True)))
         return {(c, a): np.flatnonzero((self.labels == c) & (self.attribute == a)) for c, a in pairs}
+
+    def by_group(self, hits: np.ndarray) -> GroupedSamples:
+        """Which images are right, bool [N], with the group of each."""
+        groups = np.empty(len(hits), np.int64)
+        for number, places in enumerate(self.members().values()):
+            groups[places] = number
+        return GroupedSamples(hits, groups)
 
 
 def aligned_attributes(seen: Groups) -> dict[int, int]:

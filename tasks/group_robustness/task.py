@@ -140,7 +140,12 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
         else:
             reason = f"the dataset has no part {HELD!r} of images that are balanced over the attribute"
             details["absent"] = {metric.name: reason for metric in self.metrics if metric.name not in metrics}
-        return TaskResult(metrics, details=details, scores=classification_scores(test, scores))
+        return TaskResult(
+            metrics,
+            details=details,
+            scores=classification_scores(test, scores),
+            by_sample={"group_mean": scored.by_group(hits)},
+        )
 
     def _groups(self, split: ImageSplit) -> Groups:
         return Groups(split.labels.numpy(), split.attributes[pick_attribute(split, self.config.attribute)].numpy())

@@ -25,6 +25,14 @@ def test_metrics_are_those_of_a_sum_by_hand():
     assert [group["is_aligned"] for group in describe_groups(hits, SCORED, SEEN)] == [True, False, False, True]
 
 
+def test_samples_of_the_group_mean_have_it_as_their_mean():
+    hits = np.array([1, 1, 1, 0, 0, 0, 1, 1], bool)[[0, 1, 2, 3, 4, 6, 7]]
+    scored = Groups(SCORED.labels[[0, 1, 2, 3, 4, 6, 7]], SCORED.attribute[[0, 1, 2, 3, 4, 6, 7]])
+    samples = scored.by_group(hits)
+    of_groups = [samples.values[samples.groups == group].mean() for group in range(4)]
+    assert 100 * np.mean(of_groups) == pytest.approx(measure_groups(hits, scored, SEEN)["group_mean"].value)
+
+
 def test_a_classifier_of_the_attribute_relies_on_it_alone():
     metrics = measure_groups(SCORED.attribute == SCORED.labels, SCORED, SEEN)
     assert metrics["reliance"].value == 100
