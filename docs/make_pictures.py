@@ -39,7 +39,7 @@ FURTHER = "ijepa,localmim,cae,hpm,crossmae,capi,dbot,beitv2,data2vec2,ibot,green
 LOSS = ("plot", "loss", "--results", str(REFERENCE), "--method", FURTHER, "--width", "7")
 EFFICIENCY = ("plot", "cost", "--results", "results/efficiency", "--width", "7")
 PLOTS = {"bars.svg": BARS, "epochs.svg": EPOCHS, "loss.svg": LOSS, "efficiency.svg": EFFICIENCY}
-SHOWN = {"simmim-knn-s0-*.json": "reconstruction", "simmim-detection-s0-*.json": "predictions"}
+SHOWN = {"simmim-knn-s0-*.json": "reconstruction", "mae-detection-s1-*.json": "predictions"}
 """Records and their pictures that README shows."""
 
 

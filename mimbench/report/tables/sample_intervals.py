@@ -38,15 +38,11 @@ def describe_spread(counts: Collection[int], choice: Choice) -> list[str]:
     if choice.interval:
         alone = ["without [ ]: one seed"] if SEEDS in choice.interval and 1 in counts else []
         return [f"[ ]: {COVERS[','.join(choice.interval)]}", *alone]
-    remarks = []
-    if set(counts) - {1}:
-        if choice.spread == "sd":
-            remarks.append("±: std over n seeds (sample standard deviation)")
-        else:
-            remarks.append("±: standard error of the mean (std / √n) over n seeds")
-    if 1 in counts:
-        remarks.append("without ±: one seed")
-    return remarks
+    if not set(counts) - {1}:
+        return []
+    if choice.spread == "sd":
+        return ["±: std over n seeds (sample standard deviation)"]
+    return ["±: standard error of the mean (std / √n) over n seeds"]
 
 
 def interval_of(score: Score, covers: Sequence[str]) -> Interval | None:

@@ -340,7 +340,7 @@ def test_earlier_epochs_are_shown_if_there_is_nothing_else(record, framed):
     assert not any("not shown" in remark for remark in table.remarks)
     both = build_comparison(framed([at_epoch(record, 5, 55.0), at_epoch(record, 10, 58.0)]))
     assert [row[-1].mark for row in both.rows] == ["", "best"]
-    assert both.remarks == ("{best} of each column; in percent; without ±: one seed",)
+    assert both.remarks == ("{best} of each column; in percent",)
 
 
 def test_one_record_is_not_counted_as_several(record, framed):

@@ -282,6 +282,13 @@ def test_latex_shows_n_once_if_it_is_the_same_everywhere():
         assert "throughout" not in latex
 
 
+def test_what_follows_a_caret_is_raised_in_each_format():
+    table = Table((Column("AP^box", ("mean", "sd", "n")),), ((Cell(mean(3, 50.0)),),))
+    assert "| AP<sup>box</sup>&thinsp; |" in render(table, "markdown")
+    assert "AP<sup>box</sup>&thinsp;" in render(table, "html")
+    assert r"AP\textsuperscript{box}\," in render(table, "latex")
+
+
 def test_a_mean_of_one_seed_has_its_n_among_means_of_other_numbers():
     column = Column("top1", ("mean", "sd", "n"))
     text = render(Table((column,), tuple((Cell(mean(n, 50.0)),) for n in (1, 2, 3))), "text")

@@ -20,7 +20,7 @@ def render_markdown(table: Table) -> str:
     def show(cell: Cell) -> str:
         return with_letters(table, _MARKS[cell.mark].format(_escape(cell_text(cell, shows_n))), cell.notes, _LETTERS)
 
-    head = [with_letters(table, _escape(column.title), column.notes, _LETTERS) for column in table.columns]
+    head = [with_letters(table, _raise(_escape(column.title)), column.notes, _LETTERS) for column in table.columns]
     rows = [head, *([show(cell) for cell in row] for row in table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
@@ -28,6 +28,11 @@ def render_markdown(table: Table) -> str:
     title = [f"**{_escape(table.title)}**", ""] if table.title else []
     below = lines_below(table, _LETTERS, _MARKS, _escape)
     return "\n".join([*title, *lines, *(["", "<br>\n".join(below)] if below else [])]) + "\n"
+
+
+def _raise(title: str) -> str:
+    """A head with what follows a ^ raised: AP^box. A thin space keeps it apart from the letter of a footnote."""
+    return re.sub(r"\^(\w+)", r"<sup>\1</sup>&thinsp;", title)
 
 
 def _escape(text: str) -> str:
