@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.forked import Forked
+
 ROOT = Path(__file__).parents[1]
 PRELOADED = [
     "mimbench.cli.run",
@@ -62,18 +64,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def mimbench(tmp_path) -> Command:
-    """Run the real command in a separate folder: mimbench("run", "--method", ...)."""
+def mimbench(tmp_path, tmp_path_factory) -> Command:
+    """Run the command in a separate folder, in a process of its own: mimbench("run", "--method", ...)."""
 
     def run(*arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "mimbench", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200", **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        logs = tmp_path_factory.mktemp("command")
+        command = Forked(tmp_path, logs / "out", logs / "err", arguments, {"COLUMNS": "200", **environment})
+        code = command.wait(timeout)
+        return subprocess.CompletedProcess(arguments, code, command.out.read_text(), command.err.read_text())
 
     return run
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.forked import Forked
 from helpers.refusals import refused
 from helpers.toy_plugins import TINY, OtherToy, Toy
 from mimbench import registry
@@ -66,46 +64,18 @@ def fail_on_second_rank(name: str, seed: int) -> None:
         raise RunError("no luck on the second rank")
 
 
-class Forked:
-    """The command in a process of its own that has all imports behind it."""
-
-    def __init__(self, folder: Path, *arguments: str, hook: Callable[[str, int], None], **environment: str) -> None:
-        self.out, self.err = folder / f"{id(self)}.out", folder / f"{id(self)}.err"
-        context = multiprocessing.get_context("forkserver")
-        environment |= {"MIMBENCH_CACHE": os.environ["MIMBENCH_CACHE"]}
-        self.process = context.Process(
-            target=run_command, args=(folder, self.out, self.err, arguments, environment, hook)
-        )
-        self.process.start()
-
-    def wait(self) -> int:
-        self.process.join(120)
-        assert self.process.exitcode is not None, self.err.read_text()
-        return self.process.exitcode
+def command(folder: Path, *arguments: str, hook: Callable[[str, int], None], **environment: str) -> Forked:
+    """The command in a process of its own, in which the toys are registered and call `hook`."""
+    number = len(list(folder.glob("*.out")))
+    files = folder / f"{number}.out", folder / f"{number}.err"
+    for file in files:
+        file.touch()
+    return Forked(folder, *files, arguments, environment, functools.partial(register_toys, hook))
 
 
-def run_command(
-    folder: Path,
-    out: Path,
-    err: Path,
-    arguments: tuple[str, ...],
-    environment: dict[str, str],
-    hook: Callable[[str, int], None],
-) -> None:
-    from mimbench.cli import main
-
-    os.chdir(folder)
-    os.environ.update(environment)
+def register_toys(hook: Callable[[str, int], None]) -> None:
     registry.tasks.replacements.update({toy.name: toy for toy in (Toy, OtherToy)})
     Toy.hook = staticmethod(hook)
-    sys.argv = ["mimbench", *arguments]
-    with (
-        out.open("w") as stdout,
-        err.open("w") as stderr,
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-    ):
-        main()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, log, tmp_path):
@@ -295,7 +265,7 @@ def test_a_grid_file_that_is_not_there_is_named(quick):
 
 def test_two_processes_share_a_grid(log, tmp_path):
     slowly = functools.partial(note_slowly, log)
-    both = [Forked(tmp_path, *GRID, "--seeds", "0,1,2", "--json", hook=slowly) for _ in range(2)]
+    both = [command(tmp_path, *GRID, "--seeds", "0,1,2", "--json", hook=slowly) for _ in range(2)]
     assert [one.wait() for one in both] == [0, 0], both[0].err.read_text() + both[1].err.read_text()
     assert [len(json.loads(one.out.read_text())) for one in both] == [12, 12]
     ran = [line.split() for line in log.read_text().splitlines()]
@@ -307,7 +277,7 @@ def test_two_processes_share_a_grid(log, tmp_path):
 
 
 def test_killed_between_two_cells_it_goes_on(quick, log, tmp_path):
-    assert Forked(tmp_path, *GRID, hook=functools.partial(note_and_die, log)).wait() == -signal.SIGKILL
+    assert command(tmp_path, *GRID, hook=functools.partial(note_and_die, log)).wait() == -signal.SIGKILL
     assert [record.task.name for record in read_records(tmp_path / "runs")] == ["toy"]
     log.write_text("")
     done = quick(*GRID)
@@ -327,7 +297,7 @@ def ranks(tmp_path):
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         fork = functools.partial(
-            Forked, tmp_path, *arguments, hook=hook, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            command, tmp_path, *arguments, hook=hook, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
         return [fork(RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
 

@@ -1,13 +1,10 @@
-"""Commands in child processes that are killed at chosen moments, and what results folders must agree in afterwards.
-
-The children are forked from a process that has all imports behind it (`multiprocessing`'s forkserver, see conftest.py).
-"""
+"""Commands in child processes that are killed at chosen moments, and what results folders must agree in afterwards."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from helpers.forked import CONTEXT, Forked
+
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.link")
 """Audit events of operations on files, besides opening one to write it."""
-_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class Command:
@@ -38,11 +36,10 @@ class Command:
             kill_at: number of the operation on files of the results folder before which it is killed; 0: none.
             appends_results: whether `--results` is one of its arguments.
         """
-        self.log, self._count = log, _CONTEXT.Value("i", 0)
+        self.log, self._count = log, CONTEXT.Value("i", 0)
         more = ["--results", str(results)] if appends_results else []
-        work = ([*arguments, *more], results, log, kill_at, self._count, environment)
-        self.process = _CONTEXT.Process(target=_run, args=work)
-        self.process.start()
+        count = functools.partial(_count_operations, str(results), kill_at, self._count)
+        self.process = Forked(Path.cwd(), log, log, (*arguments, *more), environment, count).process
 
     @property
     def operations(self) -> int:
@@ -69,19 +66,8 @@ def run(arguments: Sequence[str], results: Path, log: Path, **environment: str) 
     return command
 
 
-def _run(arguments, results, log, kill_at, count, environment) -> None:
-    import torch
-
-    from mimbench.cli import main
-
-    torch.set_num_threads(1)
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
-    os.environ.update(environment)
-    sys.argv = ["mimbench", *arguments]
-    sys.addaudithook(lambda event, values: _count_operation(str(results), event, values, kill_at, count))
-    main()
+def _count_operations(root: str, kill_at: int, count: Any) -> None:
+    sys.addaudithook(lambda event, values: _count_operation(root, event, values, kill_at, count))
 
 
 def _count_operation(root: str, event: str, values: Sequence[Any], kill_at: int, count: Any) -> None:
