@@ -49,7 +49,7 @@ class Fairness(FrozenFeaturesTask, Audit):
     is 0 on average where groups do not differ. `gap` is the highest accuracy of a group minus the lowest, which is
     above 0 by chance too. `worst_group` is the lowest, and `group_mean` the mean. `equalised_odds` is the difference in
     equalised odds, see `measures.equalised_odds`. `details["intervals"]` has 95 % bootstrap intervals over the images
-    of each group.
+    of each group; those of `gap` and `equalised_odds`, which chance raises, lie too high.
 
     The head sees the groups as often as the dataset's train split has them. To measure what the pretraining data does,
     give all encoders a dataset with equal groups.
