@@ -29,7 +29,7 @@ reference: $(READY)
 	for grid in epochs grid mask-ratio detection methods swin convnext; do \
 		$(BIN)/mimbench run --grid results/reference/$$grid.toml || exit; done
 	$(BIN)/mimbench run --grid results/probes/grid.toml
-	for grid in bias attention representation attribution privacy fairness; do \
+	for grid in bias attention representation attribution sources privacy fairness; do \
 		$(BIN)/mimbench run --grid results/audits/$$grid.toml || exit; done
 	$(BIN)/mimbench run --grid results/membership/grid.toml
 	for grid in swin convnext larger-images; do $(BIN)/mimbench run --grid results/encoders/$$grid.toml || exit; done
