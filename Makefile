@@ -33,6 +33,7 @@ reference: $(READY)
 		$(BIN)/mimbench run --grid results/audits/$$grid.toml || exit; done
 	$(BIN)/mimbench run --grid results/membership/grid.toml
 	for grid in swin convnext larger-images; do $(BIN)/mimbench run --grid results/encoders/$$grid.toml || exit; done
+	for grid in grid frames; do $(BIN)/mimbench run --grid results/video/$$grid.toml || exit; done
 
 # The records on a validation part by which the settings of the embedded default were chosen.
 settings: $(READY)
