@@ -127,6 +127,9 @@ def test_a_dry_run_needs_no_data_and_says_what_it_left_out(quick, tmp_path):
     assert [bool(cell["checkpoint"]) for cell in plan["cells"]] == [cell["method"] != "mae" for cell in plan["cells"]]
     assert not (tmp_path / "runs").exists()
 
+    splits = quick(*elsewhere, "--task", "linear-probe", "--dry-run", "--vary", "data.split_seed=0,1,2")
+    assert "cells: 12\n" in splits.stdout
+
     done = quick(*arguments, "--recipe", "smoke", "--dry-run")
     assert [line.split()[-3:] for line in done.stdout.splitlines()[2:4]] == [["0/2", "0/2", "?/2"]] * 2
     assert "cells: 8, 0 recorded, 8 to run, of which 4 need data that is not here" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ _CHANNELS = 3
 
 
 class AbsentDataset(Dataset):
-    """What is known of a dataset without its files. It has no splits, and its fingerprint is of its name alone."""
+    """What is known of a dataset without its files. It has no splits, and its fingerprint is of its options."""
 
     def __init__(self, name: str, options: Mapping[str, Any], cache: Path, where: str, reason: str) -> None:
         """A stand-in for the dataset of this name.
@@ -34,7 +35,8 @@ class AbsentDataset(Dataset):
         self.frames = getattr(self.config, "frames", cls.frames)
 
     def fingerprint(self) -> str:
-        return f"absent: {self.name}"
+        options = {name: value for name, value in self.config if not self.config.is_cosmetic(name)}
+        return hashlib.sha256(f"absent: {self.name} {options!r}".encode()).hexdigest()
 
     def split(self, name: SplitName) -> NoReturn:
         """Raises MissingData."""

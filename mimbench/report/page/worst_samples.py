@@ -118,11 +118,11 @@ def _of_detections(one: Detections) -> tuple[np.ndarray, list[_Column]]:
     values = np.array([_precision_of(one, image, slice(*ends[image : image + 2])) for image in range(count)])
     objects = one.objects.sum(axis=1).astype(np.int64)
     sure = one.scores >= _SURE
-    hits = np.bincount(one.images[one.hits[:, loosest] & ~one.ignored[:, loosest]], minlength=count)
+    hits = np.bincount(one.images[sure & one.hits[:, loosest] & ~one.ignored[:, loosest]], minlength=count)
     false = np.bincount(one.images[sure & ~one.hits[:, loosest] & ~one.ignored[:, loosest]], minlength=count)
     columns = [
         _Column("objects", "objects", objects),
-        _Column("missed", "missed", np.maximum(objects - hits, 0)),
+        _Column("missed", f"missed, score ≥ {_SURE:g}", np.maximum(objects - hits, 0)),
         _Column("false", f"false, score ≥ {_SURE:g}", false),
     ]
     return values, columns
