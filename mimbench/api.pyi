@@ -316,9 +316,13 @@ from mimbench.toolkit.accuracy import (
     top_k_accuracy as top_k_accuracy,
     top_k_hits as top_k_hits,
 )
+from mimbench.toolkit.bootstrap import (
+    bootstrap_intervals as bootstrap_intervals,
+)
 from mimbench.toolkit.image_pass import (
     map_over_images as map_over_images,
     sample_images as sample_images,
+    sample_positions as sample_positions,
 )
 from mimbench.toolkit.frozen_features import (
     FrozenFeaturesConfig as FrozenFeaturesConfig,

@@ -43,6 +43,7 @@ RotaryPredictor inverse_block_mask sinkhorn Executor Workers cuboid_mask sinusoi
 DataSizes PlannedStep planned_probe
 clip_views open_dataset shuffle_frames
 Monitor MonitorInput normalised_batches recorded_attention map_over_images sample_images
+sample_positions bootstrap_intervals
 repeated_views top_k_hits MatchedDetections
 ClassFolders digest_class_folders find_class_folders read_class_folders Suite SuiteMember
 Candidate Choice HeadScores HeadSweep LastLayersConfig choose count_fitted held_out_indices hold_out_images

@@ -19,8 +19,13 @@ Result = TypeVar("Result")
 
 def sample_images(split: ImageSplit, most: int) -> ImageSplit:
     """At most `most` images of a split, in its order. They are the same for every method and seed."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    return subset(split, order[:most].sort().values.tolist())
+    return subset(split, sample_positions(len(split), most).tolist())
+
+
+def sample_positions(count: int, most: int) -> Tensor:
+    """At most `most` of the positions 0 to count - 1, rising, int64. They are the same for every method and seed."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:most].sort().values
 
 
 def map_over_images(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mimbench.api import Measured
-
-DRAWS = 1000
-"""Draws of the bootstrap."""
+from mimbench.api import Measured, bootstrap_intervals
 
 
 def group_accuracies(hits: np.ndarray, groups: np.ndarray) -> dict[int, float]:
@@ -38,6 +36,42 @@ def difference_by_sample(hits: np.ndarray, groups: np.ndarray, reference: int) -
     return values
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of images by group and class, int64 [G, C]."""
+
+    right: np.ndarray
+    """Of the class, and recognised."""
+    of_class: np.ndarray
+    answered: np.ndarray
+    """Taken for the class, rightly or not."""
+
+    @classmethod
+    def of_groups(cls, groups: Sequence[tuple[np.ndarray, np.ndarray]], classes: int) -> _Counts:
+        """From the answers and the labels of each group, int [N] each."""
+        counted = [
+            [np.bincount(of_group, minlength=classes) for of_group in (labels[answers == labels], labels, answers)]
+            for answers, labels in groups
+        ]
+        return cls(*(np.stack(column) for column in zip(*counted, strict=True)))
+
+    def accuracies(self) -> np.ndarray:
+        """Percent, float64 [G]."""
+        return 100 * (self.right.sum(1) / self.of_class.sum(1))
+
+    def equalised_odds(self) -> float:
+        rest = self.of_class.sum(1, keepdims=True) - self.of_class
+        spreads = np.maximum(_spreads(self.right, self.of_class), _spreads(self.answered - self.right, rest))
+        return 100 * float(spreads[self.of_class.any(0)].mean())
+
+
+def _spreads(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Highest minus lowest rate of the groups that have images, by class, float64 [C]. Arguments are [G, C]."""
+    rates, is_known = numbers / np.maximum(sizes, 1), sizes > 0
+    spreads = np.where(is_known, rates, -np.inf).max(0) - np.where(is_known, rates, np.inf).min(0)
+    return np.where(is_known.any(0), spreads, 0.0)
+
+
 def equalised_odds(answers: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
     """Difference in equalised odds, percent: 0 if errors of each kind are equally frequent in all groups.
 
@@ -48,18 +82,12 @@ def equalised_odds(answers: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
     Args:
         answers, labels, groups: int [N].
     """
-    of_classes = []
-    for label in np.unique(labels).tolist():
-        spreads = []
-        for kind in (labels == label, labels != label):
-            rates = [
-                np.mean(answers[kind & (groups == group)] == label)
-                for group in np.unique(groups)
-                if (kind & (groups == group)).any()
-            ]
-            spreads.append(float(max(rates) - min(rates)) if rates else 0.0)
-        of_classes.append(max(spreads))
-    return 100 * float(np.mean(of_classes))
+    rows = [groups == group for group in np.unique(groups)]
+    return _Counts.of_groups([(answers[row], labels[row]) for row in rows], _classes(answers, labels)).equalised_odds()
+
+
+def _classes(answers: np.ndarray, labels: np.ndarray) -> int:
+    return 1 + int(max(answers.max(), labels.max()))
 
 
 def measure(
@@ -72,27 +100,26 @@ def measure(
         labels, groups: of the test images, int [N].
         reference: the group that others are compared with.
     """
-    hits = answers == labels
-    sizes = {group: int((groups == group).sum()) for group in np.unique(groups).tolist()}
+    names, classes = np.unique(groups).tolist(), _classes(answers, labels)
+    of_groups = [(answers[row], labels[row]) for row in (groups == name for name in names)]
+    sizes = [len(one) for one, _ in of_groups]
 
-    def values(rows: np.ndarray) -> dict[str, float]:
-        accuracies = group_accuracies(hits[rows], groups[rows])
+    def values(places: Sequence[np.ndarray]) -> dict[str, float]:
+        drawn = [(one[rows], two[rows]) for (one, two), rows in zip(of_groups, places, strict=True)]
+        counts = _Counts.of_groups(drawn, classes)
+        accuracies = dict(zip(names, counts.accuracies().tolist(), strict=True))
         return {
             "difference": difference(accuracies, reference),
             "gap": max(accuracies.values()) - min(accuracies.values()),
             "worst_group": min(accuracies.values()),
             "group_mean": float(np.mean(list(accuracies.values()))),
-            "equalised_odds": equalised_odds(answers[rows], labels[rows], groups[rows]),
+            "equalised_odds": counts.equalised_odds(),
         }
 
-    measured = values(np.arange(len(hits)))
-    rng, drawn = np.random.RandomState(seed), []
-    places = [np.flatnonzero(groups == group) for group in sizes]
-    for _ in range(DRAWS):
-        drawn.append(values(np.concatenate([rng.choice(one, len(one)) for one in places])))
-    accuracies = group_accuracies(hits, groups)
-    smallest = sizes[min(accuracies, key=lambda group: accuracies[group])]
+    measured = values([np.arange(size) for size in sizes])
+    accuracies = group_accuracies(answers == labels, groups)
+    smallest = sizes[names.index(min(accuracies, key=lambda group: accuracies[group]))]
     return (
-        {name: Measured(value, smallest if name == "worst_group" else len(hits)) for name, value in measured.items()},
-        {name: np.percentile([one[name] for one in drawn], [2.5, 97.5]).tolist() for name in measured},
+        {name: Measured(value, smallest if name == "worst_group" else len(labels)) for name, value in measured.items()},
+        bootstrap_intervals(values, sizes, seed),
     )

@@ -9,70 +9,70 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mimbench.api import Measured
+from mimbench.api import Measured, bootstrap_intervals
 
 PER_RATE = 10
 """False alarms that a false-positive rate must allow, so that a true-positive rate at it is measured at all."""
-DRAWS = 1000
-"""Draws of the bootstrap."""
 
 
-def auc(members: np.ndarray, others: np.ndarray) -> float:
+def auc(members: np.ndarray, non_members: np.ndarray) -> float:
     """Probability in percent that a member has a higher score than another image; ties count half. Scores are [N]."""
-    ordered = np.sort(others)
+    ordered = np.sort(non_members)
     below = np.searchsorted(ordered, members, "left") + np.searchsorted(ordered, members, "right")
-    return 100 * float(below.mean()) / (2 * len(others))
+    return 100 * float(below.mean()) / (2 * len(non_members))
 
 
-def roc(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def roc(members: np.ndarray, non_members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False- and true-positive rates, 0 to 1, of every threshold, from the strictest to the most lenient one."""
-    thresholds = np.unique(np.concatenate((members, others)))[::-1]
-    rates = (1 - np.searchsorted(np.sort(values), thresholds, "left") / len(values) for values in (others, members))
+    thresholds = np.unique(np.concatenate((members, non_members)))[::-1]
+    rates = (
+        1 - np.searchsorted(np.sort(values), thresholds, "left") / len(values) for values in (non_members, members)
+    )
     false, true = (np.concatenate(([0.0], rate)) for rate in rates)
     return false, true
 
 
-def tpr_at(members: np.ndarray, others: np.ndarray, rate: float) -> float:
+def tpr_at(members: np.ndarray, non_members: np.ndarray, rate: float) -> float:
     """The highest true-positive rate, percent, of thresholds whose false-positive rate is at most `rate`, 0 to 1."""
-    false, true = roc(members, others)
+    false, true = roc(members, non_members)
     return 100 * float(true[false <= rate + 1e-12].max())
 
 
-def advantage(members: np.ndarray, others: np.ndarray) -> float:
+def advantage(members: np.ndarray, non_members: np.ndarray) -> float:
     """The largest difference of true- and false-positive rate over all thresholds, percent. It is never negative."""
-    false, true = roc(members, others)
+    false, true = roc(members, non_members)
     return 100 * float((true - false).max())
 
 
-def is_measurable(rate: float, others: int) -> bool:
+def is_measurable(rate: float, non_members: int) -> bool:
     """Whether so many non-members have `PER_RATE` false alarms or more at a false-positive rate, 0 to 1."""
-    return others * rate >= PER_RATE - 1e-9
+    return non_members * rate >= PER_RATE - 1e-9
 
 
 def separation(
-    members: np.ndarray, others: np.ndarray, rates: Mapping[str, float], seed: int
+    members: np.ndarray, non_members: np.ndarray, rates: Mapping[str, float], seed: int
 ) -> tuple[dict[str, Measured], dict[str, list[float]]]:
-    """Metrics in percent, and their 95 % intervals by a bootstrap of the members and, apart from them, of the others.
+    """Metrics in percent, and 95 % intervals by a bootstrap of the members and, apart from them, of the non-members.
 
     Args:
         members: scores [N] of the members.
-        others: scores [M] of the other images.
+        non_members: scores [M] of the other images.
         rates: false-positive rates by the name of the metric; those that are not measurable are left out.
     """
     measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"auc": auc, "advantage": advantage}
     for name, rate in rates.items():
-        if is_measurable(rate, len(others)):
+        if is_measurable(rate, len(non_members)):
             measures[name] = lambda one, two, rate=rate: tpr_at(one, two, rate)  # type: ignore[misc]
-    rng = np.random.RandomState(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(DRAWS):
-        one, two = (values[rng.randint(0, len(values), len(values))] for values in (members, others))
-        for name, measure in measures.items():
-            drawn[name].append(measure(one, two))
-    n = len(members) + len(others)
+
+    def values(places: Sequence[np.ndarray]) -> dict[str, float]:
+        one, two = members[places[0]], non_members[places[1]]
+        return {name: measure(one, two) for name, measure in measures.items()}
+
+    counts = [len(members), len(non_members)]
+    measured = values([np.arange(count) for count in counts])
     return (
-        {name: Measured(measure(members, others), n) for name, measure in measures.items()},
-        {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in drawn.items()},
+        {name: Measured(value, sum(counts)) for name, value in measured.items()},
+        bootstrap_intervals(values, counts, seed),
     )
 
 

@@ -34,7 +34,7 @@ class PlantedDigitsConfig(DataConfig):
     """How often a code is in the train split."""
     unseen_codes: int = Field(default=256, ge=1)
     """Codes that are in no training set."""
-    cell: Literal[1, 2, 4, 7, 14] = 4
+    cell: Literal[1, 2, 4, 7] = 4
     """Side of a square of a code, px. A method that normalises the pixels of each patch, as MAE does by default, has
     nothing to store of squares that fill its patches; take smaller ones for it."""
     reference: bool = False
@@ -76,6 +76,12 @@ class PlantedDigits(Dataset):
             raise InputError(
                 f"dataset {self.name!r} needs {used:,} digits and has {_DIGITS:,}; lower members or non_members"
             )
+        codes, possible = 2 * config.codes * len(config.copies) + config.unseen_codes, 2 ** (_SIDE // config.cell) ** 2
+        if 2 * codes > possible:
+            raise InputError(
+                f"dataset {self.name!r} draws {codes:,} different codes, and squares of {config.cell} px make "
+                f"{possible:,}; lower codes or unseen_codes until that is twice as many, or choose a smaller cell"
+            )
 
     def split(self, name: SplitName) -> ArraySplit:
         return self._splits[name]
@@ -95,8 +101,7 @@ class PlantedDigits(Dataset):
         first = _DIGITS - config.members if config.reference else 0
         members = slice(first, first + config.members)
         others = slice(config.members, config.members + config.non_members)
-        planted, copies = self._draw_codes()
-        unseen = _draw_codes(np.random.RandomState([config.seed, 1]), config.unseen_codes, config.cell)
+        planted, copies, unseen = self._draw_codes()
         train_images = np.concatenate((images[members], planted.repeat(copies, 0)))
         train_labels = np.concatenate((labels[members], np.full(copies.sum(), 10)))
         train_copies = np.concatenate((np.ones(config.members, int), copies.repeat(copies)))
@@ -117,12 +122,19 @@ class PlantedDigits(Dataset):
         order = np.random.RandomState([self.config.seed, 0]).permutation(len(images))
         return images[order], labels[order]
 
-    def _draw_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The planted codes, uint8 [N, 28, 28], and how often each is in the train split, [N]."""
+    def _draw_codes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The planted codes, uint8 [N, 28, 28], how often each is in the train split, [N], and the unseen codes.
+
+        No two codes are equal, be they planted, planted for the reference, or unseen.
+        """
         config = self.config
-        rng = np.random.RandomState([config.seed, 3 + config.reference])
         copies = np.repeat(np.array(sorted(config.copies)), config.codes)
-        return _draw_codes(rng, len(copies), config.cell), copies
+        drawn: set[bytes] = set()
+        planted, of_reference, unseen = (
+            _draw_codes(np.random.RandomState([config.seed, stream]), count, config.cell, drawn)
+            for stream, count in ((3, len(copies)), (4, len(copies)), (1, config.unseen_codes))
+        )
+        return of_reference if config.reference else planted, copies, unseen
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
@@ -132,9 +144,13 @@ class PlantedDigits(Dataset):
         return DataSizes(train, config.non_members, classes=11, channels=1, source="its options", side=_SIDE)
 
 
-def _draw_codes(rng: np.random.RandomState, count: int, cell: int) -> np.ndarray:
-    """Random black and white squares of side `cell`, uint8 [count, 28, 28]."""
+def _draw_codes(rng: np.random.RandomState, count: int, cell: int, drawn: set[bytes]) -> np.ndarray:
+    """Random black and white squares of side `cell`, uint8 [count, 28, 28]; none is in `drawn`, which they enter."""
     cells = rng.randint(0, 2, (count, _SIDE // cell, _SIDE // cell))
+    for number in range(count):
+        while cells[number].tobytes() in drawn:
+            cells[number] = rng.randint(0, 2, cells[number].shape)
+        drawn.add(cells[number].tobytes())
     return (255 * cells.repeat(cell, 1).repeat(cell, 2)).astype(np.uint8)
 
 

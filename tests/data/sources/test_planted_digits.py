@@ -56,6 +56,24 @@ def test_a_reference_has_seen_no_image_of_the_others(cache):
     assert images_of(reference.split("test")) == images_of(dataset.split("test"))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_no_two_codes_are_equal_even_if_few_are_possible(cache, seed):
+    """65,536 codes are possible: 8 seeds of 4,000 draws with repetition would have equal ones nearly surely."""
+    many = {**SMALL, "cell": 7, "unseen_codes": 4000, "seed": seed}
+    dataset, reference = make(cache, **many), make(cache, **many, reference=True)
+    codes, other = (images_of(one.split("codes")) for one in (dataset, reference))
+    assert len(set(codes)) == len(codes)
+    assert codes[6:] == other[6:], "the unseen codes are the same"
+    assert len({*codes, *other}) == len(codes) + 6
+
+
+def test_more_codes_than_squares_can_make_are_refused(cache):
+    with pytest.raises(InputError, match=r"draws 40,012 different codes, and squares of 7 px make 65,536; lower codes"):
+        make(cache, **{**SMALL, "cell": 7, "unseen_codes": 40_000})
+    with pytest.raises(ValueError, match="cell"):
+        make(cache, **SMALL, cell=14)
+
+
 def test_options_that_do_not_fit_are_refused(cache):
     with pytest.raises(InputError, match=r"needs 5,500 digits and has 5,000; lower members or non_members"):
         make(cache, members=2000, non_members=1500, reference=True)
