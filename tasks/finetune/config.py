@@ -29,6 +29,11 @@ class FinetuneConfig(TaskConfig):
     from_scratch: bool = False
     """Start from fresh weights instead of the pretrained ones; with --method random-init nothing is pretrained."""
 
+    trained_blocks: int | None = added(None, ge=0)
+    """Partial fine-tuning (MAE, arXiv:2111.06377, section 4.3): so many of the encoder's last blocks are trained, with
+    the final norm and the head. What comes before keeps the pretrained weights and drops no paths. As many as the
+    encoder has, or absent: all is trained."""
+
     pooling: Literal["mean", "token"] = "mean"
     """What the head sees: the mean over all patches, or the class token."""
     norm: Literal["encoder", "encoder-after-pooling", "fresh"] = "encoder"
@@ -106,6 +111,8 @@ class FinetuneConfig(TaskConfig):
             raise ValueError(
                 f'norm "{self.norm}" goes with pooling "mean"; the class token passes the encoder\'s final norm'
             )
+        if self.from_scratch and self.trained_blocks is not None:
+            raise ValueError("trained_blocks would freeze weights that nothing has trained; leave from_scratch out")
         if self.rand_augment and self.color_jitter:
             raise ValueError("color_jitter is not used with rand_augment; leave one of them out")
         return self

@@ -40,9 +40,15 @@ class Classifier(nn.Module):
     """images float [B, C, S, S] or clips [B, C, T, S, S], normalised -> logits [B, classes]."""
 
     def __init__(self, encoder: Encoder, config: FinetuneConfig, classes: int) -> None:
-        """The head is drawn from the global torch generator."""
+        """The head is drawn from the global torch generator.
+
+        Raises:
+            InputError: the encoder lacks a norm, or has fewer blocks than are to be trained.
+        """
         super().__init__()
         self.encoder = encoder
+        if config.trained_blocks is not None:
+            _freeze_first_blocks(encoder, config.trained_blocks)
         self.pooling, self.norm_first = config.pooling, config.norm == "encoder"
         self.fc_norm = _norm_after_pooling(encoder, config)
         self.dropout = nn.Dropout(config.head_dropout)
@@ -54,6 +60,15 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         last = self.encoder.layers(images, final_norm=self.norm_first)[-1]
         return self.head(self.dropout(self.fc_norm(last.pool(self.pooling))))
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Modules of which nothing is trained stay as in evaluation: no dropout, fixed statistics."""
+        super().train(mode)
+        for module in self.encoder.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
 
 
 class FinetuneTraining(nn.Module):
@@ -167,6 +182,18 @@ def freeze_unreached(classifier: Classifier) -> None:
     functional_call(classifier.eval(), {**parameters, **buffers}, (images,)).sum().backward()
     for name, parameter in classifier.train().named_parameters():
         if parameters[name].grad is None:
+            parameter.requires_grad_(False)
+
+
+def _freeze_first_blocks(encoder: Encoder, trained: int) -> None:
+    if trained > encoder.num_layers:
+        raise InputError(
+            f"task.trained_blocks {trained} is more than the encoder's {encoder.num_layers} blocks; lower it"
+        )
+    if trained == encoder.num_layers:
+        return
+    for name, parameter in encoder.named_parameters():
+        if encoder.layer_of(name) <= encoder.num_layers - trained:
             parameter.requires_grad_(False)
 
 

@@ -51,6 +51,41 @@ def test_another_image_size_resamples_the_tables():
     assert swin.body.layers[0].blocks[0].attn.relative_position_bias_table.shape == (49, 1)
 
 
+@pytest.mark.parametrize("kind", ["vit", "swin", "convnext", "resnet"])
+def test_only_the_last_blocks_and_what_follows_are_trained(kind):
+    pretrained = encoder(kind)
+    for trained in (0, 1):
+        model = classifier(task({"trained_blocks": trained, "drop_path": 0.0}).config, pretrained)
+        layers = {pretrained.layer_of(name) for name, one in model.encoder.named_parameters() if one.requires_grad}
+        assert layers - {pretrained.num_layers + 1} == set(
+            range(pretrained.num_layers, pretrained.num_layers - trained, -1)
+        )
+        assert model.head.weight.requires_grad
+        before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+        model.train()(torch.randn(4, 1, 8, 8))
+        for name, value in model.encoder.state_dict().items():  # with the statistics of batch norms
+            is_frozen = pretrained.layer_of(name) <= pretrained.num_layers - trained
+            assert not is_frozen or torch.equal(value, before[name])
+
+
+def test_frozen_blocks_drop_no_paths_and_all_blocks_are_everything():
+    pretrained = encoder(depth=3)
+    model = classifier(task({"trained_blocks": 1, "drop_path": 0.5}).config, pretrained).train()
+    assert [block.training for block in model.encoder.body.blocks] == [False, False, True]
+    whole = [
+        {name for name, one in classifier(task(options).config, pretrained).named_parameters() if one.requires_grad}
+        for options in ({}, {"trained_blocks": 3})
+    ]
+    assert whole[0] == whole[1]
+
+
+def test_impossible_numbers_of_trained_blocks_are_refused():
+    with pytest.raises(InputError, match="trained_blocks 3 is more than the encoder's 2 blocks"):
+        classifier(task({"trained_blocks": 3}).config)
+    with pytest.raises(InputError, match="leave from_scratch out"):
+        task({"trained_blocks": 1}, protocol="scratch")
+
+
 def test_a_fresh_norm_takes_the_final_norms_place():
     config = task({"norm": "fresh", "head_std": 2e-5, "drop_path": 0.0}).config
     model = classifier(config).eval()
