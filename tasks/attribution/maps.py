@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from mimbench_tasks.attribution.probe import Probe
 MapFunction = Callable[[Probe, Tensor, Tensor], Tensor]
 """(probe, normalised images [B, C, S, S], class to explain int64 [B]) -> map [B, S, S]."""
 NEEDS_ATTENTION = frozenset({"rollout", "gradient-attention"})
+PER_PIXEL = frozenset({"integrated-gradients"})
+"""Maps with one value per pixel; the others have one per patch."""
 STEPS = 32
 """Points of the path of integrated gradients."""
 
@@ -22,10 +25,11 @@ STEPS = 32
 def rollout(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
     """Attention rollout (arXiv:2005.00928): product over layers of the mean over heads, half of it the identity.
 
-    It does not depend on the class.
+    Layers are those up to the one that the probe reads. It does not depend on the class.
     """
     flow = _read_tokens(probe, images)
-    for weights in reversed([*probe.encoder.attention(images)]):
+    layers = islice(probe.encoder.attention(images), probe.encoder.layer_index(probe.layer) + 1)
+    for weights in reversed([*layers]):
         mixed = (weights.float().mean(1) + torch.eye(weights.shape[-1], device=weights.device)) / 2
         flow = flow @ (mixed / mixed.sum(-1, keepdim=True))
     return _of_patches(probe, images, flow)
@@ -44,28 +48,31 @@ def gradient_attention(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def occlusion(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
-    """How far the probability falls if a patch is filled with the mean of the normalisation; at least 0."""
+    """How far the probability falls if a patch is filled with the mean of its image; at least 0."""
     rows, columns = probe.encoder.grid
     side = probe.encoder.stride
-    before = _chosen(probe(images).softmax(1), target)
+    mean, before = mean_colour(images), _chosen(probe(images).softmax(1), target)
     falls = images.new_zeros(len(images), rows * columns)
     for place in range(rows * columns):
         top, left = side * (place // columns), side * (place % columns)
         filled = images.clone()
-        filled[..., top : top + side, left : left + side] = 0
+        filled[..., top : top + side, left : left + side] = mean
         falls[:, place] = before - _chosen(probe(filled).softmax(1), target)
     return _enlarged(falls.clamp_min(0).unflatten(1, (rows, columns)), images)
 
 
 def integrated_gradients(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
-    """Integrated gradients (arXiv:1703.01365) of the logit from the mean image, summed over channels; at least 0."""
-    total = torch.zeros_like(images)
+    """Integrated gradients (arXiv:1703.01365) of the logit, from a plain image of the image's mean; at least 0.
+
+    They are summed over channels.
+    """
+    mean, total = mean_colour(images), torch.zeros_like(images)
     for step in range(STEPS):
         with torch.enable_grad():
-            point = (images * ((step + 0.5) / STEPS)).detach().requires_grad_()
+            point = torch.lerp(mean, images, (step + 0.5) / STEPS).detach().requires_grad_()
             (gradient,) = torch.autograd.grad(_chosen(probe(point), target).sum(), point)
         total += gradient / STEPS
-    return (images * total).sum(1).clamp_min(0)
+    return ((images - mean) * total).sum(1).clamp_min(0)
 
 
 MAPS: Mapping[str, MapFunction] = {
@@ -76,13 +83,6 @@ MAPS: Mapping[str, MapFunction] = {
 }
 
 
-def random_map(images: Tensor, seed: int) -> Tensor:
-    """Independent noise per patch of 4 px, as coarse as other maps."""
-    side = -(-images.shape[-1] // 4)
-    noise = torch.rand(len(images), side, side, generator=torch.Generator().manual_seed(seed))
-    return _enlarged(noise.to(images.device), images)
-
-
 def centre_map(images: Tensor) -> Tensor:
     """High in the middle of the image."""
     axis = torch.linspace(-1, 1, images.shape[-1], device=images.device)
@@ -91,7 +91,23 @@ def centre_map(images: Tensor) -> Tensor:
 
 def intensity_map(images: Tensor) -> Tensor:
     """How far a pixel is from the mean of its image, the mean over channels."""
-    return (images - images.mean((-2, -1), keepdim=True)).abs().mean(1)
+    return (images - mean_colour(images)).abs().mean(1)
+
+
+def edge_map(images: Tensor) -> Tensor:
+    """How far a pixel is from those to its right and below, the mean over channels."""
+    right, below = (F.pad(images.diff(dim=dim).abs(), pad) for dim, pad in ((-1, (0, 1)), (-2, (0, 0, 0, 1))))
+    return (right + below).mean(1)
+
+
+def coarsened(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps [B, S, S] averaged over the cells of a grid, and enlarged again: as coarse as a map of patches."""
+    return _enlarged(F.adaptive_avg_pool2d(maps, grid), maps)
+
+
+def mean_colour(images: Tensor) -> Tensor:
+    """The mean over pixels, [B, C, 1, 1]: what stands for a pixel that is left out."""
+    return images.mean((-2, -1), keepdim=True)
 
 
 def _chosen(scores: Tensor, target: Tensor) -> Tensor:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mimbench_tasks.attribution.maps import mean_colour
 
 FRACTIONS = tuple(step / 16 for step in range(17))
 """Shares of the pixels that are deleted or inserted."""
 
 
-def ranked(maps: Tensor, seed: int) -> Tensor:
-    """Pixels from the highest value of a map to its lowest, int64 [B, S * S]; equal values in random order.
+def uniform_noise(seed: int, images: Sequence[int], count: int) -> Tensor:
+    """Noise from 0 to 1 of each image, float [B, count]. It depends on the seed and the image's number alone."""
+    return torch.from_numpy(np.stack([np.random.RandomState([seed, image]).rand(count) for image in images])).float()
 
-    maps: [B, S, S].
+
+def ranked(maps: Tensor, noise: Tensor) -> Tensor:
+    """Pixels from the highest value of a map to its lowest, int64 [B, S * S]; equal values in the order of the noise.
+
+    maps: [B, S, S]. noise: [B, S * S].
     """
-    flat = maps.flatten(1)
-    drawn = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
-    return drawn[flat[:, drawn].argsort(dim=1, descending=True, stable=True)]
+    order = noise.argsort(1)
+    return order.gather(1, maps.flatten(1).gather(1, order).argsort(dim=1, descending=True, stable=True))
 
 
 def widened(masks: Tensor, tolerance: float) -> Tensor:
@@ -46,27 +53,30 @@ def energy(maps: Tensor, masks: Tensor) -> Tensor:
 def deletion_and_insertion(
     probability: Callable[[Tensor], Tensor], images: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Area under the probability while pixels are deleted, or inserted into the mean image, in order: [B] each.
+    """Area under the probability while pixels are deleted, or inserted into a plain image, in order: [B] each.
 
-    Petsiuk et al., arXiv:1806.07421, with the mean of the normalisation for deleted pixels. Deletion: lower is better.
+    Petsiuk et al., arXiv:1806.07421, with the mean of the image for pixels left out. Deletion: lower is better.
 
     Args:
         probability: images -> probability of the class to explain, [B].
         order: from `ranked`.
     """
-    count = order.shape[1]
+    count, mean = order.shape[1], mean_colour(images)
     rank = order.argsort(1).unflatten(1, images.shape[-2:])[:, None]
     deleted, inserted = [], []
     for fraction in FRACTIONS:
         is_high = rank < round(fraction * count)
-        deleted.append(probability(images.masked_fill(is_high, 0)))
-        inserted.append(probability(images.masked_fill(~is_high, 0)))
+        deleted.append(probability(torch.where(is_high, mean, images)))
+        inserted.append(probability(torch.where(is_high, images, mean)))
     deletion, insertion = (torch.trapezoid(torch.stack(one, 1).double(), dx=1 / 16) for one in (deleted, inserted))
     return deletion, insertion
 
 
-def rank_correlation(first: Tensor, second: Tensor, seed: int) -> Tensor:
-    """Spearman's correlation of two maps [B, S, S] over pixels: [B]. Equal values are ordered at random."""
-    ranks = [ranked(maps, seed + turn).argsort(1).double() for turn, maps in enumerate((first, second))]
+def rank_correlation(first: Tensor, second: Tensor, noise: tuple[Tensor, Tensor]) -> Tensor:
+    """Spearman's correlation of two maps [B, S, S] over pixels: [B].
+
+    noise: by which equal values of the one and of the other are ordered, [B, S * S] each.
+    """
+    ranks = [ranked(*one).argsort(1).double() for one in zip((first, second), noise, strict=True)]
     centred = [one - one.mean(1, keepdim=True) for one in ranks]
     return F.cosine_similarity(centred[0], centred[1], dim=1)

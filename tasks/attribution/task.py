@@ -39,7 +39,7 @@ from mimbench_tasks.attribution import maps, scoring
 from mimbench_tasks.attribution.probe import Probe, fit_head
 
 SCORES = ("pointing", "energy", "deletion", "insertion")
-CONTROLS = ("random", "centre", "intensity", "randomised")
+CONTROLS = ("random", "centre", "intensity", "edges", "randomised")
 """Maps that know nothing of what the probe has learnt. "randomised": the same map of an encoder with fresh weights."""
 LOWER_IS_BETTER = frozenset({"deletion"})
 _SHOWN = 6
@@ -71,12 +71,13 @@ class Attribution(FrozenFeaturesTask):
     rank correlation with the map of an encoder with fresh weights: near 1, the map shows the image and not the encoder.
 
     A map has shown something if it beats the controls, which know nothing of the encoder: noise, the centre, the
-    distance of a pixel from the image's mean, and the same map of fresh weights. `*_margin` is its lead over the best
-    control, above 0 if it is better than all. `details` holds the controls, and the score of the object's mask itself.
+    distance of pixels from the image's mean, edges, and the same map of fresh weights. All but the centre are as coarse
+    as the map. `*_margin` is its lead over the best control. `details` holds the controls, and the score of the
+    object's mask itself.
     """
 
     name: ClassVar[str] = "attribution"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"images", "labels", "object-masks"})
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("pointing", "percent", 0.0, 100.0),
@@ -104,8 +105,6 @@ class Attribution(FrozenFeaturesTask):
         super().check(encoder, dataset)
         if self.config.map in maps.NEEDS_ATTENTION:
             require_abilities(f"{self.name} with task.map {self.config.map!r}", {"attention"}, encoder)
-        if len(encoder.grid) != 2:
-            raise InputError(f"{self.name} is defined on images, and the encoder takes clips")
 
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         config = self.config
@@ -126,7 +125,9 @@ class Attribution(FrozenFeaturesTask):
 
         def measure(place: int) -> tuple[Scores, Tensor, Tensor]:
             part = slice(place, place + config.batch)
-            return self._measure(probe, fresh, shown[part].to(context.device), masks[part].to(context.device), place)
+            pixels = shown[part].to(context.device)
+            noise = scoring.uniform_noise(context.seed, chosen[part], 3 * pixels.shape[-2] * pixels.shape[-1])
+            return self._measure(probe, fresh, pixels, masks[part].to(context.device), noise.to(context.device))
 
         results = map_over_ranks(measure, own_share(range(0, len(chosen), config.batch)))
         of_batches, sanity, panels = zip(*results, strict=True)
@@ -137,7 +138,11 @@ class Attribution(FrozenFeaturesTask):
         result = self._result(scores, torch.cat(sanity), is_right)
         context.say(f"{self.name}: {result.details['verdict']}")
         path = context.workdir / "maps.png"
-        pictures = (denormalise(shown[:_SHOWN], context.input), masks[:_SHOWN, None].float(), panels[0])
+        pictures = (
+            denormalise(shown[:_SHOWN], context.input),
+            masks[:_SHOWN, None].float(),
+            torch.cat(panels)[:_SHOWN],
+        )
         path.write_bytes(_sheet(*pictures, config.map))
         return replace(result, artifacts={"maps": path})
 
@@ -152,19 +157,29 @@ class Attribution(FrozenFeaturesTask):
         return shown, denormalise(objects, context.input)[:, 0] > 0.5
 
     def _measure(
-        self, probe: Probe, fresh: Encoder, images: Tensor, masks: Tensor, seed: int
+        self, probe: Probe, fresh: Encoder, images: Tensor, masks: Tensor, noise: Tensor
     ) -> tuple[Scores, Tensor, Tensor]:
-        """Scores of the map and its controls, their rank correlation [B], and panels [B, 3, S, S], on the CPU."""
+        """Scores of the map and its controls, their rank correlation [B], and panels [B, 3, S, S], on the CPU.
+
+        noise: of each image, [B, 3 * S * S]: a control, and the orders of pixels with equal values.
+        """
         target = probe(images).argmax(1)
         explain = maps.MAPS[self.config.map]
         explained = explain(probe, images, target)
         randomised = explain(probe.with_encoder(fresh), images, target)
-        intensity = maps.intensity_map(images)
+        of_control, first, second = noise.chunk(3, dim=1)
+        of_images = {
+            "random": of_control.unflatten(1, masks.shape[1:]),
+            "intensity": maps.intensity_map(images),
+            "edges": maps.edge_map(images),
+        }
+        if self.config.map not in maps.PER_PIXEL:
+            rows, columns = probe.encoder.grid
+            of_images = {name: maps.coarsened(one, (rows, columns)) for name, one in of_images.items()}
         candidates = {
             self.config.map: explained,
-            "random": maps.random_map(images, seed),
             "centre": maps.centre_map(images),
-            "intensity": intensity,
+            **of_images,
             "randomised": randomised,
             "object": masks.float(),
         }
@@ -175,7 +190,7 @@ class Attribution(FrozenFeaturesTask):
 
         scores: Scores = {}
         for name, one in candidates.items():
-            order = scoring.ranked(one, seed)
+            order = scoring.ranked(one, first)
             deletion, insertion = scoring.deletion_and_insertion(probability, images, order)
             scores[name] = {
                 "pointing": scoring.points_at(order, masks, self.config.tolerance).cpu(),
@@ -183,8 +198,8 @@ class Attribution(FrozenFeaturesTask):
                 "deletion": deletion.cpu(),
                 "insertion": insertion.cpu(),
             }
-        sanity = scoring.rank_correlation(explained, randomised, seed).cpu()
-        return scores, sanity, torch.stack((explained, randomised, intensity), 1).cpu()
+        sanity = scoring.rank_correlation(explained, randomised, (first, second)).cpu()
+        return scores, sanity, torch.stack((explained, randomised, of_images["intensity"]), 1).cpu()
 
     def _result(self, scores: Scores, sanity: Tensor, is_right: np.ndarray) -> TaskResult:
         count = len(sanity)
@@ -226,7 +241,6 @@ def _masks(split: ImageSplit) -> Tensor:
 
 def _sheet(images: Tensor, objects: Tensor, panels: Tensor, name: str) -> bytes:
     """A PNG with a row per image: the image, its object, the map, the map of fresh weights, and the intensity."""
-    panels = panels[: len(images)]
     highest = panels.amax((-2, -1), keepdim=True).clamp_min(1e-12)
     lowest = panels.amin((-2, -1), keepdim=True)
     scaled = (panels - lowest) / (highest - lowest).clamp_min(1e-12)

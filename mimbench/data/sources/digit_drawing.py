@@ -12,7 +12,7 @@ COMPOSER_VERSION = "1"
 """Raised whenever the same seed and digits would give another scene."""
 
 MNIST_SIDE = 28
-_INK = 0.4
+INK = 0.4
 """Opacity from which a pixel counts as part of the digit."""
 _LEAST_VISIBLE = 0.6
 """Share of a digit's ink that stays inside the image and uncovered; a draw that leaves less is redrawn."""
@@ -165,7 +165,7 @@ def _add_digit(
         brightness = rng.uniform(0.6, 1.0)
         opacity = resized(shape / 255, height, width).clip(0, 1)
         layer = placed(opacity, top, left, size)
-        added = Instance(label, int((opacity > _INK).sum()), layer > _INK)
+        added = Instance(label, int((opacity > INK).sum()), layer > INK)
         if _fits(added, instances):
             _paint(canvas, layer, brightness)
             for earlier in instances:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
 from mimbench.data.pipeline.subsets import array_fingerprint
-from mimbench.data.sources.digit_drawing import MNIST_SIDE, Glyphs, placed, resized
+from mimbench.data.sources.digit_drawing import INK, MNIST_SIDE, Glyphs, placed, resized
 from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
 
 _GREY = 0.5
@@ -21,12 +21,18 @@ _CONTRAST = (0.3, 0.45)
 """Least and greatest difference in brightness from the ground, of digits and of clutter."""
 _NOISE = 0.03
 """Standard deviation of the noise of each pixel."""
-_INK = 0.4
-"""Opacity from which a pixel counts as part of the digit."""
 _EDGES = 0.35
 """Both parameters of the beta distribution of the digit's place; below 1, it lies at the borders more often."""
 _PIECE = (4, 7)
-"""Least and greatest side of a piece of clutter, px."""
+"""Least and greatest side of a piece of a digit, px."""
+_SPOT = (4.0, 8.0)
+"""Least and greatest extent of a spot, px."""
+_SPOTS, _STRIPED = 0.4, 0.2
+"""Shares of plain and of striped spots in the clutter; the rest are pieces of digits.
+
+Strokes of a digit lie closer together than pieces do, so that pieces alone leave the digit the brightest place of a
+blurred image. Spots are as bright, and without gaps; stripes have more edges than a digit.
+"""
 
 
 class SoloScenesConfig(DataConfig):
@@ -40,8 +46,8 @@ class SoloScenesConfig(DataConfig):
     """Side of a scene, px."""
     scale: tuple[float, float] = (0.55, 0.7)
     """Least and greatest size of the digit, relative to MNIST's 28 px."""
-    clutter: int = Field(default=16, ge=0)
-    """Pieces of clutter per scene."""
+    clutter: int = Field(default=12, ge=0)
+    """Spots and pieces of digits per scene."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -56,12 +62,12 @@ class SoloScenesConfig(DataConfig):
 
 
 class SoloScenes(Dataset):
-    """Which digit is it? One digit of mnist5k among pieces of other digits; grey images uint8 [1, 28, 28].
+    """Which digit is it? One digit of mnist5k among spots and pieces of digits; grey images uint8 [1, 28, 28].
 
-    Digit and pieces are brighter or darker than the ground, with equal probability, and differ from it by as much. The
-    digit lies near the borders more often than in the middle. So neither brightness nor place gives it away: only its
-    shape does. `object_masks` of a split says which pixels are the digit's. Test scenes are made of mnist5k's test
-    digits alone.
+    Digit and clutter are brighter or darker than the ground, with equal probability, and differ from it by as much. The
+    digit lies near the borders more often than in the middle. So the place does not give it away, nor does brightness,
+    of pixels or averaged over up to 7 px. `object_masks` of a split says which pixels are the digit's. Test scenes are
+    made of mnist5k's test digits alone.
     """
 
     name = "solo-scenes"
@@ -122,15 +128,18 @@ class SoloScenes(Dataset):
         size = self.config.size
         canvas = np.full((size, size), _GREY)
         for _ in range(self.config.clutter):
-            shape, _ = pieces.draw(rng)
-            piece = _cut_piece(rng, self._scaled(rng, shape))
+            drawn = rng.uniform()
+            if drawn < _SPOTS + _STRIPED:
+                piece = _draw_spot(rng, is_striped=drawn >= _SPOTS)
+            else:
+                piece = _cut_piece(rng, self._scaled(rng, pieces.draw(rng)[0]))
             _paint(rng, canvas, _at(piece, rng.uniform(-0.15, 1, 2) * size, size))
         shape, digit = shown.draw(rng)
         opacity = self._scaled(rng, shape)
         layer = _at(opacity, rng.beta(_EDGES, _EDGES, 2) * (size - np.array(opacity.shape)), size)
         _paint(rng, canvas, layer)
         canvas += rng.normal(0, _NOISE, canvas.shape)
-        return np.round(canvas.clip(0, 1) * 255).astype(np.uint8), layer > _INK, self.config.digits.index(digit)
+        return np.round(canvas.clip(0, 1) * 255).astype(np.uint8), layer > INK, self.config.digits.index(digit)
 
     def _scaled(self, rng: np.random.RandomState, shape: np.ndarray) -> np.ndarray:
         """A digit at a random scale: opacity [h, w]."""
@@ -144,6 +153,19 @@ def _cut_piece(rng: np.random.RandomState, opacity: np.ndarray) -> np.ndarray:
     height, width = (min(extent, rng.randint(_PIECE[0], _PIECE[1] + 1)) for extent in opacity.shape)
     top, left = (rng.randint(0, extent - part + 1) for extent, part in zip(opacity.shape, (height, width), strict=True))
     return opacity[top : top + height, left : left + width]
+
+
+def _draw_spot(rng: np.random.RandomState, *, is_striped: bool) -> np.ndarray:
+    """A disc or ellipse with soft edges; striped: every second row or column of it."""
+    extents = rng.uniform(*_SPOT, 2)
+    side = int(np.ceil(extents.max())) + 1
+    axes = [(np.arange(side) - (side - 1) / 2) / (extent / 2) for extent in extents]
+    distance = np.hypot(axes[0][:, None], axes[1][None, :])
+    spot = ((1 - distance) * extents.min() / 2 + 0.5).clip(0, 1)
+    if is_striped:
+        stripes = np.arange(side) % 2
+        spot *= stripes[:, None] if rng.uniform() < 0.5 else stripes[None, :]
+    return spot
 
 
 def _at(opacity: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:

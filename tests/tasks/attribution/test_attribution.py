@@ -14,6 +14,7 @@ from mimbench.api import recorded_attention
 from mimbench.encoders.vit import ViT
 from mimbench_tasks.attribution import maps, scoring
 from mimbench_tasks.attribution.probe import Probe, fit_head
+from mimbench_tasks.attribution.task import Attribution, AttributionConfig
 
 TARGET = torch.tensor([1, 1])
 
@@ -34,6 +35,11 @@ def images(seed: int = 0) -> torch.Tensor:
     return torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
+def ranked(of_images: torch.Tensor) -> torch.Tensor:
+    noise = scoring.uniform_noise(0, range(len(of_images)), of_images[0].numel())
+    return scoring.ranked(of_images, noise)
+
+
 def vit() -> ViT:
     torch.manual_seed(0)
     config = ViT.Config(patch_size=4, embed_dim=16, depth=2, num_heads=2)
@@ -43,15 +49,31 @@ def vit() -> ViT:
 def test_occlusion_points_at_the_patch_that_the_classifier_reads():
     weight = torch.zeros(1, 8, 8)
     weight[:, 4:, :4] = 0.1
-    order = scoring.ranked(maps.occlusion(Linear(weight), images(), TARGET), 0)
     mask = (weight > 0).expand(2, -1, -1)
-    assert scoring.points_at(order, mask, 0).all()
+    assert scoring.points_at(ranked(maps.occlusion(Linear(weight), images() + mask[:, None], TARGET)), mask, 0).all()
+
+
+@pytest.mark.parametrize("explain", [maps.occlusion, maps.integrated_gradients])
+def test_a_plain_image_of_any_brightness_has_nothing_to_explain(explain):
+    """Pixels that are left out get the image's own mean, and not a value that is an object on this ground."""
+    plain = torch.full((2, 1, 8, 8), 0.7) + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    assert explain(Linear(torch.rand(1, 8, 8)), plain, TARGET).abs().max() < 1e-5
+
+
+def test_pixels_that_are_left_out_have_the_mean_of_their_image():
+    seen = []
+    scoring.deletion_and_insertion(lambda one: seen.append(one) or one.sum((1, 2, 3)), images(), ranked(images()[:, 0]))
+    mean = images().mean((1, 2, 3))
+    everything_deleted, nothing_inserted = seen[-2], seen[1]
+    for plain in (everything_deleted, nothing_inserted):
+        assert torch.allclose(plain, mean.view(2, 1, 1, 1).expand_as(plain), atol=1e-6)
 
 
 def test_integrated_gradients_of_a_linear_classifier_are_exact():
     weight = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(1))
     attributed = maps.integrated_gradients(Linear(weight), images(), TARGET)
-    assert torch.allclose(attributed, (images() * weight)[:, 0].clamp_min(0), atol=1e-6)
+    difference = images() - images().mean((2, 3), keepdim=True)
+    assert torch.allclose(attributed, (difference * weight)[:, 0].clamp_min(0), atol=1e-6)
 
 
 def test_recorded_attention_leaves_outputs_as_they_are_and_has_gradients():
@@ -79,6 +101,19 @@ def test_attention_to_one_patch_makes_that_patch_relevant(pooling, monkeypatch):
     relevance = maps.rollout(probe, images(), TARGET)
     assert torch.equal(relevance[:, 7, 7], relevance.amax((1, 2)))
     assert (relevance[:, 7, 7] > 2 * relevance[:, 0, 0]).all()
+
+
+@pytest.mark.parametrize("explain", [maps.rollout, maps.gradient_attention])
+def test_maps_of_attention_stop_at_the_layer_that_the_probe_reads(explain):
+    def relevance(encoder: ViT) -> torch.Tensor:
+        weight = torch.randn(2, 16, generator=torch.Generator().manual_seed(2))
+        return explain(Probe(encoder, weight, torch.zeros(2), layer=0, pooling="mean"), images(), TARGET)
+
+    changed = vit()
+    torch.manual_seed(1)
+    for parameter in changed.body.blocks[1].parameters():
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(relevance(changed), relevance(vit()))
 
 
 def test_gradient_attention_is_the_rule_written_out():
@@ -110,11 +145,11 @@ def test_the_object_itself_has_full_scores_and_noise_those_of_chance():
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(2000, 8, 8, generator=generator) < 0.2
     masks[:, 0, 0] = True
-    order = scoring.ranked(masks.float(), 0)
+    order = ranked(masks.float())
     assert scoring.points_at(order, masks, 0).all()
     assert scoring.energy(masks.float(), masks).tolist() == pytest.approx([100] * 2000)
     noise = torch.rand(2000, 8, 8, generator=generator)
-    hits = scoring.points_at(scoring.ranked(noise, 0), masks, 1).double().mean()
+    hits = scoring.points_at(ranked(noise), masks, 1).double().mean()
     assert hits.item() == pytest.approx(scoring.widened(masks, 1).double().mean().item(), abs=0.03)
     area = 100 * masks.double().mean().item()
     assert scoring.energy(noise, masks).mean().item() == pytest.approx(area, abs=1)
@@ -133,18 +168,49 @@ def test_the_right_order_deletes_fast_and_inserts_fast():
     probe = Linear(weight)
 
     def probability(changed):
-        return probe(changed).softmax(1)[:, 1]
+        return (probe(changed)[:, 1] - 8).sigmoid()
 
-    good = scoring.deletion_and_insertion(probability, images() + 0.5, scoring.ranked(weight.expand(2, -1, -1), 0))
-    bad = scoring.deletion_and_insertion(probability, images() + 0.5, scoring.ranked(-weight.expand(2, -1, -1), 0))
+    shown = weight + 0.1 * images()
+    good = scoring.deletion_and_insertion(probability, shown, ranked(weight.expand(2, -1, -1)))
+    bad = scoring.deletion_and_insertion(probability, shown, ranked(-weight.expand(2, -1, -1)))
     assert (good[0] < bad[0] - 0.2).all()
     assert (good[1] > bad[1] + 0.2).all()
 
 
 def test_rank_correlation_of_equal_and_reversed_maps():
     one = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert scoring.rank_correlation(one, 2 * one + 1, 0).tolist() == pytest.approx([1, 1, 1])
-    assert scoring.rank_correlation(one, -one, 0).tolist() == pytest.approx([-1, -1, -1])
+    noise = scoring.uniform_noise(0, range(3), 128).chunk(2, dim=1)
+    assert scoring.rank_correlation(one, 2 * one + 1, noise).tolist() == pytest.approx([1, 1, 1])
+    assert scoring.rank_correlation(one, -one, noise).tolist() == pytest.approx([-1, -1, -1])
+    plain = torch.zeros(3, 8, 8)
+    assert scoring.rank_correlation(plain, plain, noise).abs().max() < 0.5
+
+
+def test_noise_follows_from_seed_and_image_and_not_from_the_batch():
+    noise = scoring.uniform_noise(0, [4, 7, 9], 64)
+    assert torch.equal(scoring.uniform_noise(0, [7], 64), noise[1:2])
+    assert not torch.equal(scoring.uniform_noise(1, [7], 64), noise[1:2])
+    assert len({tuple(row) for row in scoring.ranked(torch.zeros(3, 8, 8), noise).tolist()}) == 3
+
+
+def test_controls_are_as_coarse_as_the_map_that_they_are_compared_with():
+    encoder, masks = vit(), torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[:, :3, :5] = True
+    probe = Probe(encoder, torch.zeros(2, 16), torch.zeros(2), layer=-1, pooling="mean")
+    noise = scoring.uniform_noise(0, range(2), 3 * 64)
+    for name, intensity in (
+        ("occlusion", maps.coarsened(maps.intensity_map(images()), (2, 2))),
+        ("integrated-gradients", maps.intensity_map(images())),
+    ):
+        task = Attribution(AttributionConfig(map=name))
+        scores, _, _ = task._measure(probe, encoder, images(), masks, noise)
+        assert torch.allclose(scores["intensity"]["energy"], scoring.energy(intensity, masks))
+
+
+def test_edges_are_where_neighbours_differ():
+    step = torch.zeros(1, 1, 4, 4)
+    step[..., 2:] = 1
+    assert maps.edge_map(step)[0].tolist() == [[0, 1, 0, 0]] * 4
 
 
 RUN = ("run", "--method", "simmim", "--task", "attribution", "--recipe", "smoke")
@@ -158,7 +224,7 @@ def test_a_run_keeps_the_controls_and_says_what_is_beaten(quick):
     values = {name: metric["value"] for name, metric in record["metrics"].items()}
     controls = record["details"]["controls"]
     assert (controls["object"]["pointing"], controls["object"]["energy"]) == (100, pytest.approx(100))
-    best = max(controls[name]["pointing"] for name in ("random", "centre", "intensity", "randomised"))
+    best = max(controls[name]["pointing"] for name in ("random", "centre", "intensity", "edges", "randomised"))
     assert values["pointing_margin"] == pytest.approx(values["pointing"] - best)
     is_beaten = values["pointing_margin"] > 0
     beaten, _, missed = record["details"]["verdict"].partition("; not better than a control by ")
@@ -170,3 +236,15 @@ def test_what_cannot_be_explained_is_refused_in_one_line(quick):
     refused(quick(*RUN, "--set", "task.dataset=digits"), "object-masks")
     swin = ("--set", "encoder.name=swin", "--set", "task.map=rollout")
     refused(quick(*RUN, *swin), "return its attention weights")
+
+
+def test_results_do_not_depend_on_the_batch_down_to_one_image(quick):
+    def measured(batch: int) -> list[float]:
+        words = (word for option in (*FEW, f"task.batch={batch}") for word in ("--set", option))
+        done = quick(*RUN, "--results", f"batch-{batch}", "--json", *words)
+        assert done.returncode == 0, done.stderr
+        (record,) = json.loads(done.stdout)
+        of_controls = [value for one in record["details"]["controls"].values() for value in one.values()]
+        return [metric["value"] for metric in record["metrics"].values()] + of_controls
+
+    assert measured(1) == pytest.approx(measured(16), abs=0.01)
