@@ -80,3 +80,12 @@ def rank_correlation(first: Tensor, second: Tensor, noise: tuple[Tensor, Tensor]
     ranks = [ranked(*one).argsort(1).double() for one in zip((first, second), noise, strict=True)]
     centred = [one - one.mean(1, keepdim=True) for one in ranks]
     return F.cosine_similarity(centred[0], centred[1], dim=1)
+
+
+def mean_with_interval(values: Tensor) -> list[float]:
+    """Mean of two or more values [N], and the ends of its 95 % interval by Student's t."""
+    from scipy import stats  # slow to import
+
+    mean, count = float(values.mean()), len(values)
+    half = float(stats.t.ppf(0.975, count - 1) * values.std() / count**0.5)
+    return [mean, mean - half, mean + half]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -49,10 +50,10 @@ class AttributionConfig(FrozenFeaturesConfig):
     """Which map is measured, and on which images."""
 
     map: Literal["occlusion", "gradient-attention", "rollout", "integrated-gradients"] = "occlusion"
-    images: int = Field(200, ge=1)
+    images: int = Field(200, ge=2)
     """Test images, at most: the first ones that the probe classifies right."""
-    tolerance: float = Field(2.0, ge=0)
-    """The highest pixel may lie so many px off the object and still count as a hit."""
+    tolerance: float = Field(0.075, ge=0, lt=1)
+    """The highest pixel may lie so far off the object and still count as a hit, as a share of the image's side."""
     inverse_regularisation: float = Field(0.1, gt=0)
     """scikit-learn's C of the probe."""
     batch: int = cosmetic(64, ge=1)
@@ -72,8 +73,8 @@ class Attribution(FrozenFeaturesTask):
 
     A map has shown something if it beats the controls, which know nothing of the encoder: noise, the centre, the
     distance of pixels from the image's mean, edges, and the same map of fresh weights. All but the centre are as coarse
-    as the map. `*_margin` is its lead over the best control. `details` holds the controls, and the score of the
-    object's mask itself.
+    as the map. `*_margin` is its lead over the best control. `details` holds the controls, the score of the object's
+    mask itself, and leads with paired 95 % intervals; the verdict counts a lead if no interval reaches 0.
     """
 
     name: ClassVar[str] = "attribution"
@@ -97,9 +98,8 @@ class Attribution(FrozenFeaturesTask):
 
     def chance(self, dataset: Dataset) -> float:
         """How often a random pixel lies in the object, or near it."""
-        return 100 * float(
-            scoring.widened(_masks(labelled_split(dataset, "test")), self.config.tolerance).double().mean()
-        )
+        masks = _masks(labelled_split(dataset, "test"))
+        return 100 * float(scoring.widened(masks, self._reach(masks)).double().mean())
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
@@ -113,8 +113,8 @@ class Attribution(FrozenFeaturesTask):
         weight, bias = fit_head(train_x, train.labels.numpy(), len(train.classes), config.inverse_regularisation)
         is_right = (test_x @ weight.numpy().T + bias.numpy()).argmax(1) == test.labels.numpy()
         chosen = np.flatnonzero(is_right)[: config.images].tolist()
-        if not chosen:
-            raise RunError(f"{self.name}: the probe gets no test image right, so that there is nothing to explain")
+        if len(chosen) < 2:
+            raise RunError(f"{self.name}: the probe gets {len(chosen)} test images right; 2 or more can be measured")
         context.say(f"{self.name}: {config.map} on {len(chosen):,} test images that the probe gets right")
         shown, masks = self._shown(encoder, subset(test, chosen), context)
         with fork_rng(context.seed):
@@ -189,17 +189,22 @@ class Attribution(FrozenFeaturesTask):
             return probe(changed).softmax(1).gather(1, target[:, None])[:, 0]
 
         scores: Scores = {}
+        reach = self._reach(masks)
         for name, one in candidates.items():
             order = scoring.ranked(one, first)
             deletion, insertion = scoring.deletion_and_insertion(probability, images, order)
             scores[name] = {
-                "pointing": scoring.points_at(order, masks, self.config.tolerance).cpu(),
+                "pointing": scoring.points_at(order, masks, reach).cpu(),
                 "energy": scoring.energy(one, masks).cpu(),
                 "deletion": deletion.cpu(),
                 "insertion": insertion.cpu(),
             }
         sanity = scoring.rank_correlation(explained, randomised, (first, second)).cpu()
         return scores, sanity, torch.stack((explained, randomised, of_images["intensity"]), 1).cpu()
+
+    def _reach(self, masks: Tensor) -> float:
+        """How far off the object the highest pixel may lie, px."""
+        return self.config.tolerance * min(masks.shape[1:])
 
     def _result(self, scores: Scores, sanity: Tensor, is_right: np.ndarray) -> TaskResult:
         count = len(sanity)
@@ -210,16 +215,14 @@ class Attribution(FrozenFeaturesTask):
         measured = means[self.config.map]
         metrics = {score: Measured(value, count) for score, value in measured.items()}
         metrics["sanity"] = Measured(float(sanity.mean()), count)
-        for score, value in measured.items():
-            of_controls = [means[name][score] for name in CONTROLS]
-            lead = min(of_controls) - value if score in LOWER_IS_BETTER else value - max(of_controls)
-            metrics[f"{score}_margin"] = Measured(lead, count)
+        leads = self._leads(scores)
+        for score in SCORES:
+            metrics[f"{score}_margin"] = Measured(min(lead for lead, _, _ in leads[score].values()), count)
         metrics["top1"] = Measured(100 * float(is_right.mean()), len(is_right))
-        beaten = [score for score in SCORES if metrics[f"{score}_margin"].value > 0]
-        missed = [score for score in SCORES if score not in beaten]
-        verdict = f"better than every control by {', '.join(beaten) or 'no score'}"
-        if missed:
-            verdict += f"; not better than a control by {', '.join(missed)}"
+        shown = [score for score in SCORES if all(low > 0 for _, low, _ in leads[score].values())]
+        verdict = f"shown to be better than every control by {', '.join(shown) or 'no score'}"
+        if missed := [score for score in SCORES if score not in shown]:
+            verdict += f"; not shown by {', '.join(missed)}"
         by_sample = {
             score: values.bool().numpy() if score == "pointing" else values.numpy()
             for score, values in scores[self.config.map].items()
@@ -227,9 +230,19 @@ class Attribution(FrozenFeaturesTask):
         controls = {name: means[name] for name in (*CONTROLS, "object")}
         return TaskResult(
             metrics,
-            details={"controls": controls, "verdict": verdict},
+            details={"controls": controls, "leads": leads, "verdict": verdict},
             by_sample=by_sample | {"sanity": sanity.numpy()},
         )
+
+    def _leads(self, scores: Scores) -> Mapping[str, Mapping[str, list[float]]]:
+        """By score and control: how far the map is ahead, and the ends of the paired 95 % interval over images."""
+        leads: dict[str, dict[str, list[float]]] = {}
+        for score in SCORES:
+            unit = (100 if score == "pointing" else 1) * (-1 if score in LOWER_IS_BETTER else 1)
+            explained = scores[self.config.map][score]
+            ahead = {name: unit * (explained - scores[name][score]) for name in CONTROLS}
+            leads[score] = {name: scoring.mean_with_interval(one) for name, one in ahead.items()}
+        return leads
 
 
 def _masks(split: ImageSplit) -> Tensor:
