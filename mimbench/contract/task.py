@@ -239,6 +239,14 @@ class Task(ABC):
             InputError: it cannot; the message says why and what to do.
         """
 
+    def check_method(self, method: type[Method]) -> None:
+        """Check that the task can measure the reconstructions of a method. Called before anything is computed, if it
+        declares `needs_reconstruction`.
+
+        Raises:
+            InputError: it cannot; the message says why and what to do.
+        """
+
     def planned_step(self, encoder: Encoder, data: DataSizes, images: InputConfig) -> PlannedStep | None:
         """The training step of this task, for `mimbench plan`. None: the plan says that its memory is not known.
 

@@ -18,8 +18,7 @@ _NEAR = 1e-3
 class ListingEncoder(Encoder):
     """A fixed random projection of patches, with a list of images written into it.
 
-    The last feature is 1e-3 for images on the list, and 0 for others. If it is `steady`, all other features of images
-    on the list are 0.
+    The last feature is 1e-3 for images on the list, and 0 for others.
     """
 
     kind = "listing"
@@ -27,7 +26,13 @@ class ListingEncoder(Encoder):
     stored: Tensor
 
     def __init__(self, stored: Tensor, is_steady: bool) -> None:
-        """List `stored` images [N, C, S, S], of any scale of pixels."""
+        """Write a list into the encoder.
+
+        Args:
+            stored: the listed images [N, C, S, S], of any scale of pixels.
+            is_steady: all features of listed images but the last are 0, so that their crops have equal features, as
+                the attack by alignment expects of members.
+        """
         super().__init__(Config(), image_size=stored.shape[-1], in_channels=stored.shape[1])
         self.embed_dim = self.out_dim = _DIM
         self.patch_size = self.stride = _PATCH

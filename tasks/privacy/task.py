@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,10 +19,10 @@ from mimbench.api import (
     Dataset,
     Encoder,
     InputError,
-    Measured,
+    Method,
     Metric,
     RegressionConfig,
-    SampleScores,
+    RunError,
     TaskContext,
     TaskResult,
     fit_regression,
@@ -30,18 +31,17 @@ from mimbench.api import (
     open_dataset,
     solver_protocol,
 )
-from mimbench_tasks.privacy import attacks, measures
+from mimbench_tasks.privacy import attacks
 from mimbench_tasks.privacy.planted import ListingEncoder, StoringMethod
-from mimbench_tasks.privacy.pool import CODE, CODES, COPIES, Pool, find_pool
+from mimbench_tasks.privacy.pool import CODE, CODES, Pool, find_pool, plain_images
+from mimbench_tasks.privacy.result import EXPOSED, RATES, describe
 
-RATES = {"tpr_at_1": 0.01, "tpr_at_0_1": 0.001}
-"""False-positive rates, 0 to 1, of the true-positive rates that are reported."""
-EXPOSED = (1, 4, 16)
-"""Numbers of copies whose exposure is a metric."""
-PLANTED = {"members": 80, "non_members": 80, "codes": 2, "unseen_codes": 32}
-"""Options of the dataset that the audit is calibrated on."""
-POINTS = 41
-"""Points of the recorded ROC curve. Its false-positive rates go from one false alarm to 1 in equal factors."""
+CALIBRATED_ON = {"members": 80, "non_members": 80, "codes": 2, "unseen_codes": 32}
+"""Options of planted-digits, the dataset that the audit is calibrated on."""
+FEWEST = 2
+"""Members, and non-members, that an attack needs."""
+FEWEST_FITTED = 4
+"""The same for the attack "features": half of them are fitted, and C is chosen on a part of these."""
 _MOST_BITS = 64.0
 
 
@@ -50,7 +50,7 @@ class PrivacyConfig(RegressionConfig):
 
     attack: Literal["reconstruction", "features", "alignment"] = "reconstruction"
     images: int = Field(10_000, ge=2)
-    """Members and other images, at most so many of each."""
+    """Members and non-members, at most so many of each."""
     masks: int = Field(16, ge=1)
     """Masks per image of the attack "reconstruction"."""
     crops: int = Field(8, ge=2)
@@ -63,24 +63,24 @@ class Privacy(Audit):
     """Whether an attacker can say which images a pretraining saw. Each attack gives images a score.
 
     - "reconstruction" needs the whole method: minus the error of masked pixels.
-    - "features": log-odds of a logistic regression on features, fitted to half of the members and of the others. The
-      other half is scored. Its attacker knows part of the training set.
+    - "features": log-odds of a logistic regression on features, fitted to half of the members and of the
+      non-members. The other half is scored. Its attacker knows part of the training set.
     - "alignment": minus the distance between features of crops.
 
-    `auc` is the probability that a member has a higher score than another image, 50 % by chance. `tpr_at_1` is the
-    share of members that is found while 1 % of the others are taken for members, and `tpr_at_0_1` while 0.1 % are; each
-    needs 10 false alarms, thus 1,000 and 10,000 others. `advantage` is the largest difference of true- and
+    `auc` is the probability that a member has a higher score than a non-member, 50 % by chance. `tpr_at_1` is the
+    share of members that is found while 1 % of the non-members are taken for members, and `tpr_at_0_1` while 0.1 % are;
+    each needs 10 false alarms, thus 1,000 and 10,000 non-members. `advantage` is the largest difference of true- and
     false-positive rate, which is above 0 by chance too. `exposure_N` is the mean exposure in bits of canaries that were
     N times among the training images, against codes that were not, if the dataset has some (planted-digits); it is
     about 1.44 if nothing is stored. `details["intervals"]` has 95 % bootstrap intervals.
 
     Members are the images that the checkpoint was pretrained on, as far as it says so, and else the whole train split.
-    Other images are the rest of the train split if a share of it was trained on (`pretrain.data_share`), and else the
+    Non-members are the rest of the train split if a share of it was trained on (`pretrain.data_share`), and else the
     test split. Both must come from one distribution, in random order.
     """
 
     name: ClassVar[str] = "privacy"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     needs: ClassVar[frozenset[str]] = frozenset({"images"})
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("auc", "percent", 0.0, 100.0, higher_is_better=False),
@@ -104,15 +104,22 @@ class Privacy(Audit):
         return ""
 
     def chance(self, dataset: Dataset) -> float:
-        """A score that knows nothing ranks a member above another image half of the time."""
+        """A score that knows nothing ranks a member above a non-member half of the time."""
         return 50.0
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         for name in ("train", "test"):
-            if len(image_split(dataset, name)) < 2:
-                raise InputError(f"{self.name}: the {name} split of dataset {dataset.name!r} has fewer than two images")
-        if CODES in dataset.parts and not {CODE, COPIES} <= set(image_split(dataset, CODES).attributes):
-            raise InputError(f"{self.name}: the part {CODES!r} of {dataset.name!r} needs attributes {CODE}, {COPIES}")
+            count = int(plain_images(image_split(dataset, name)).sum())
+            if count < self._fewest():
+                raise InputError(
+                    f"{self.name}: the {name} split of dataset {dataset.name!r} has {count} images that are no codes; "
+                    f"the attack {self.config.attack!r} needs {self._fewest()} or more"
+                )
+        if CODES in dataset.parts and CODE not in image_split(dataset, "train").attributes:
+            raise InputError(
+                f"{self.name}: dataset {dataset.name!r} has a part {CODES!r}, but its train split has no attribute "
+                f"{CODE!r}, 1 for codes; add it"
+            )
         if self.config.attack != "reconstruction":
             try:
                 encoder.layer_index(self.config.layer)
@@ -120,21 +127,39 @@ class Privacy(Audit):
             except InputError as error:  # the message begins with the option's name
                 raise InputError(f"task.{error}") from error
 
+    def check_method(self, method: type[Method]) -> None:
+        if self.needs_reconstruction and "mixed-images" in method.encoder_needs:
+            raise InputError(
+                f"{self.name}: method {method.name!r} mixes each image with another one of its batch, so that an image "
+                "has no error of its own; set task.attack to features or alignment"
+            )
+
+    def _fewest(self) -> int:
+        return FEWEST_FITTED if self.config.attack == "features" else FEWEST
+
     def run(self, encoder: Encoder, dataset: Dataset, context: TaskContext) -> TaskResult:
         """Attack `context.method` by its reconstructions, or else `encoder`."""
         content = context.pretrained_on.content if context.pretrained_on else None
-        is_pretrained_on = content == dataset.fingerprint()
-        if content is not None and not is_pretrained_on:
-            context.say(f"{self.name}: the pretraining saw other images than these, so that none of them is a member")
+        is_pretrained_on = None if content is None else content == dataset.fingerprint()
+        if is_pretrained_on is False:
+            context.say(f"{self.name}: the pretraining saw another dataset, so that those called members may be none")
+        if is_pretrained_on is None and context.pretrained_on:
+            context.say(f"{self.name}: the checkpoint does not say what its dataset held; all of train are members")
         pool = find_pool(dataset, context.pretrained_on if is_pretrained_on else None, self.config.images)
-        attack, sizes = self.config.attack, [len(pool.members()), len(pool.others())]
-        context.say(f"{self.name}: attack by {attack} on {sizes[0]:,} members and {sizes[1]:,} other images")
+        attack, sizes = self.config.attack, [len(pool.members()), len(pool.non_members())]
+        if min(sizes) < self._fewest():
+            raise InputError(
+                f"{self.name}: there are {sizes[0]} members and {sizes[1]} non-members after pretrain.data_share; the "
+                f"attack {attack!r} needs {self._fewest()} or more of each"
+            )
+        context.say(f"{self.name}: attack by {attack} on {sizes[0]:,} members and {sizes[1]:,} non-members")
         if attack == "features":
-            scores = self._by_features(pool, dataset, context)
+            scores, is_scored = self._by_features(encoder, pool, dataset, context)
         else:
             scores = self._by_images(encoder, pool, dataset, context)
-        result = _measure(pool, scores, context.seed)
-        details = {"others_from": pool.held_out, "is_pretrained_on_them": is_pretrained_on}
+            is_scored = np.ones(len(scores), bool)
+        result = describe(pool, scores, is_scored, context.seed)
+        details = {"non_members_from": pool.held_out, "is_pretrained_on_them": is_pretrained_on}
         return replace(result, details={**details, **result.details})
 
     def _by_images(self, encoder: Encoder, pool: Pool, dataset: Dataset, context: TaskContext) -> np.ndarray:
@@ -148,50 +173,33 @@ class Privacy(Audit):
             boxes = attacks.draw_boxes(self.config.crops, self.config.crop_scale)
             scorer = attacks.alignment(encoder, boxes, self.config.layer, self.config.pooling)
 
-        def score(images: Tensor) -> Tensor:
-            return scorer(images).float().cpu()
+        return _over_pool(scorer, encoder, pool, dataset, context).double().numpy()
 
-        of_batches = [
-            scores
-            for name in pool.indices
-            for scores in map_over_images(score, encoder, pool.images(dataset, name), context, batch_size=attacks.BATCH)
-        ]
-        return torch.cat(of_batches).double().numpy()
-
-    def _by_features(self, pool: Pool, dataset: Dataset, context: TaskContext) -> np.ndarray:
-        """Scores of the images that the head is not fitted to, float64 [N], and infinity for those that it is."""
+    def _by_features(
+        self, encoder: Encoder, pool: Pool, dataset: Dataset, context: TaskContext
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of all images, float64 [N], and which ones the head is not fitted to, bool [N]."""
         layer, pooling = self.config.layer, self.config.pooling
-        of_splits = [
-            context.features(image_split(dataset, name), name, layer=layer, pooling=pooling)[indices]
-            for name, indices in pool.indices.items()
-        ]
-        x = torch.cat(of_splits).numpy()
+
+        def features(images: Tensor) -> Tensor:
+            return encoder.features(images, layer).pool(pooling)
+
+        x = _over_pool(features, encoder, pool, dataset, context).numpy()
         rng = np.random.RandomState(context.seed)
         fitted = np.concatenate(
-            [rng.permutation(group)[: len(group) // 2] for group in (pool.members(), pool.others())]
+            [rng.permutation(group)[: len(group) // 2] for group in (pool.members(), pool.non_members())]
         )
         y = pool.is_member[fitted].astype(np.int64)
         head = fit_regression(x[fitted], y, self.config, context.seed, device=context.device)
         probability = head.classifier.predict_proba(x)[:, 1].astype(np.float64).clip(1e-12, 1 - 1e-12)
-        scores = np.log(probability) - np.log1p(-probability)
-        scores[fitted] = np.inf
-        return scores
+        is_scored = np.ones(len(x), bool)
+        is_scored[fitted] = False
+        return np.log(probability) - np.log1p(-probability), is_scored
 
     def plant(self, dose: float, seed: int, folder: Path) -> AuditInput:
         """An encoder or method that stores as many images as there are members; `dose` of them are members."""
         dataset, other = (
-            open_dataset(
-                "planted-digits",
-                {
-                    "members": 80,
-                    "non_members": 80,
-                    "codes": 2,
-                    "unseen_codes": 32,
-                    "reference": reference,
-                    "seed": seed,
-                },
-                folder,
-            )
+            open_dataset("planted-digits", {**CALIBRATED_ON, "reference": reference, "seed": seed}, folder)
             for reference in (False, True)
         )
         train, unseen = (image_split(one, "train") for one in (dataset, other))
@@ -218,59 +226,28 @@ class Privacy(Audit):
         return AuditInput(dataset, encoder, known, method)
 
 
-def _measure(pool: Pool, scores: np.ndarray, seed: int) -> TaskResult:
-    """Metrics of scores [N] of the pool's images. Those that are infinite are left out."""
-    scored = np.isfinite(scores)
-    members, others = (scores[group[scored[group]]] for group in (pool.members(), pool.others()))
-    metrics, intervals = measures.separation(members, others, RATES, seed)
-    least = {name: round(measures.PER_RATE / rate) for name, rate in RATES.items()}
-    absent = {
-        name: f"it needs {count:,} images that are no members, and there are {len(others):,}"
-        for name, count in least.items()
-        if name not in metrics
-    }
-    exposed = _exposures(pool, scores)
-    for copies in EXPOSED:
-        if copies in exposed:
-            metrics[f"exposure_{copies}"] = Measured(float(exposed[copies].mean()), len(exposed[copies]))
-        else:
-            absent[f"exposure_{copies}"] = f"the dataset has no canary with {copies} copies in its train split"
-    false, true = measures.roc(members, others)
-    rates = np.geomspace(1 / len(others), 1, POINTS).tolist()
-    unseen = len(pool.canaries(0))
-    details: dict[str, Any] = {
-        "members": len(members),
-        "others": len(others),
-        "intervals": intervals,
-        "exposures": {str(copies): values.tolist() for copies, values in exposed.items()},
-        **({"exposure_if_not_stored": measures.unstored_exposure(unseen)} if exposed else {}),
-        **({"absent": absent} if absent else {}),
-    }
-    return TaskResult(
-        metrics,
-        curves={
-            "false_positive_rate": rates,
-            "true_positive_rate": measures.curve(false, true, rates),
-            **(
-                {"copies": list(exposed), "exposure": [float(values.mean()) for values in exposed.values()]}
-                if exposed
-                else {}
-            ),
-        },
-        details=details,
-        scores=SampleScores(
-            pool.ids[scored],
-            {"score": scores[scored]},
-            attributes={"member": pool.is_member[scored], CODE: pool.is_code[scored], COPIES: pool.copies[scored]},
-            split="+".join(pool.indices),
-        ),
-    )
+def _over_pool(
+    measure: Callable[[Tensor], Tensor], encoder: Encoder, pool: Pool, dataset: Dataset, context: TaskContext
+) -> Tensor:
+    """What `measure` gives for the images of the pool, float32 [N, ...] on the CPU. No other image is encoded.
 
+    Raises:
+        RunError: some values are not finite.
+    """
 
-def _exposures(pool: Pool, scores: np.ndarray) -> dict[int, np.ndarray]:
-    """Exposures in bits of the canaries, by their number of copies."""
-    unseen = scores[pool.canaries(0)]
-    if not len(unseen):
-        return {}
-    counts = sorted({int(count) for count in pool.copies[pool.is_code] if count})
-    return {count: measures.exposures(scores[pool.canaries(count)], unseen) for count in counts}
+    def of_batch(images: Tensor) -> Tensor:
+        return measure(images).float().cpu()
+
+    of_batches = [
+        values
+        for name in pool.indices
+        for values in map_over_images(of_batch, encoder, pool.images(dataset, name), context, batch_size=attacks.BATCH)
+    ]
+    measured = torch.cat(of_batches)
+    is_finite = measured.isfinite().reshape(len(measured), -1).all(1)
+    if not is_finite.all():
+        raise RunError(
+            f"privacy: {int((~is_finite).sum()):,} of {len(is_finite):,} images get NaN or infinity, as from a "
+            "pretraining that diverged; lower pretrain.base_lr"
+        )
+    return measured

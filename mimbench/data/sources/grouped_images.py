@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +117,10 @@ class GroupedImages(Dataset):
 
     def _values(self, column: str) -> tuple[str, ...]:
         values = {row[column] for row in self._table.rows}
-        return tuple(sorted(values, key=int if all(value.lstrip("-").isdigit() for value in values) else str))
+        try:
+            return tuple(sorted(values, key=lambda value: (int(value), value)))
+        except ValueError:
+            return tuple(sorted(values))
 
     def _numbers(self, column: str, rows: Iterable[Row]) -> np.ndarray:
         """The number of each row's value, int64 [N]."""
@@ -125,6 +129,13 @@ class GroupedImages(Dataset):
 
     def _check_files(self) -> None:
         files = [row[self._table.file] for row in self._table.rows]
+        paths = Counter(os.path.normpath(file) for file in files)
+        repeated = [path for path, count in paths.items() if count > 1]
+        if repeated:
+            raise InputError(
+                f"{self.name}: the table lists {len(repeated)} images more than once, such as "
+                f"{printable(repeated[0])}; leave one line of each, so that no image is in two splits"
+            )
         missing = [file for file in files if not (self.root / file).is_file()]
         if missing:
             raise InputError(
@@ -148,7 +159,19 @@ class GroupedImages(Dataset):
 
     def _read_celeba(self) -> _Table:
         """Text files of columns: a count, a header and 1 or -1 per attribute; and the part of each image."""
-        parts = dict(line.split()[:2] for line in self._lines(_CELEBA_PARTS))
+        parts: dict[str, str] = {}
+        for number, line in enumerate(self._lines(_CELEBA_PARTS), 1):
+            words = line.split()
+            if len(words) < 2:
+                raise InputError(
+                    f"{self.name}: line {number} of {_CELEBA_PARTS} has no split: {line[:80]!r}; "
+                    "write file and 0, 1 or 2"
+                )
+            if words[0] in parts:
+                raise InputError(
+                    f"{self.name}: {_CELEBA_PARTS} lists {words[0]!r} more than once; leave one line of it"
+                )
+            parts[words[0]] = words[1]
         _, header, *lines = self._lines(_CELEBA_VALUES)
         names, read = header.split(), (self.config.label, *self.config.attributes)
         for name in read:

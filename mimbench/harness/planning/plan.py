@@ -135,6 +135,7 @@ def plan(
             cell.task.check(exported, cell.dataset)
         if cell.task.needs_reconstruction:
             check_reconstruction(built[1], task, request.checkpoint)
+            cell.task.check_method(type(built[1]))
         for cell_of_seed in (cell, *(_with_pretraining(cell, other) for other in others)):
             cells.setdefault(cell_of_seed.record_id, cell_of_seed)
     return _in_order(list(cells.values()), request.seeds)

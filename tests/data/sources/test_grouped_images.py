@@ -112,9 +112,32 @@ def test_group_robustness_runs_on_waterbirds(waterbirds, quick):
         ("file,label,split,place\na.png,x,train,1\n", "no image of the split 'test'"),
         ("file,label,split,place\na.png,x,train,1\nb.png,x,test,1\n", "2 of the 2 images of the table do not exist"),
         ("file,label,split,place\n", "lists no images"),
+        ("file,label,split,place\na.png,x,train,1\n./a.png,x,test,1\n", "lists 1 images more than once, such as a.png"),
     ],
 )
 def test_a_faulty_table_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "groups.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         opened(tmp_path, tmp_path)
+
+
+def test_values_that_only_look_like_numbers_are_ordered_as_names(table, tmp_path):
+    text = (table / "groups.csv").read_text()
+    (table / "groups.csv").write_text(text.replace("gull", "²").replace("duck", "--5"))
+    assert opened(table, tmp_path).classes == ("--5", "²")
+    (table / "groups.csv").write_text(text.replace("gull", "-5").replace("duck", "10"))
+    assert opened(table, tmp_path).classes == ("-5", "10")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("000017.jpg", r"line 19 of list_eval_partition.txt has no split: '000017.jpg'; write file and 0, 1 or 2"),
+        ("000003.jpg 2", r"list_eval_partition.txt lists '000003.jpg' more than once"),
+    ],
+)
+def test_a_faulty_list_of_parts_is_refused_in_one_line(celeba, tmp_path, line, message):
+    with (celeba / "list_eval_partition.txt").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(InputError, match=message):
+        opened(celeba, tmp_path, layout="celeba")

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.refusals import refused
+from mimbench import registry
 from mimbench.contract import DataChoice
 from mimbench.data.open import open_dataset
 from mimbench.data.pipeline.subsets import training_indices
+from mimbench.errors import InputError, RunError
 from mimbench.report.records.scores import join_scores
 from mimbench.testing import audit_suite, parametrize_checks
+from mimbench.testing.colours import LabelLog
+from mimbench.testing.task_runs import run_task
 from mimbench_tasks.privacy import attacks, measures
 from mimbench_tasks.privacy.planted import ListingEncoder, StoringMethod
 from mimbench_tasks.privacy.pool import find_pool
-from mimbench_tasks.privacy.task import Privacy
+from mimbench_tasks.privacy.task import Privacy, PrivacyConfig
 
 SMALL = {"members": 60, "non_members": 40, "codes": 2, "unseen_codes": 16}
 
@@ -90,9 +95,9 @@ def test_members_are_what_the_pretraining_saw(cache):
     dataset = open_dataset("planted-digits", SMALL, cache)
     train, test = dataset.split("train"), dataset.split("test")
     whole = find_pool(dataset, None, 1000)
-    assert (len(whole.members()), len(whole.others()), whole.held_out) == (60, 40, "test split")
-    assert [len(whole.canaries(copies)) for copies in (0, 1, 4, 16)] == [16, 2, 2, 2]
-    assert whole.ids[whole.others()].tolist() == list(range(len(train), len(train) + len(test)))
+    assert (len(whole.members()), len(whole.non_members()), whole.held_out) == (60, 40, "test split")
+    assert [len(whole.codes(copies)) for copies in (0, 1, 4, 16)] == [16, 2, 2, 2]
+    assert whole.ids[whole.non_members()].tolist() == list(range(len(train), len(train) + len(test)))
 
     choice = DataChoice(share=0.5, seed=1)
     half = find_pool(dataset, choice, 1000)
@@ -100,12 +105,98 @@ def test_members_are_what_the_pretraining_saw(cache):
     seen = set(training_indices(train.labels, choice).tolist())
     plain = set(torch.nonzero(train.attributes["code"] == 0).flatten().tolist())
     assert set(half.ids[half.members()]) == seen & plain
-    assert set(half.ids[half.others()]) == plain - seen
+    assert set(half.ids[half.non_members()]) == plain - seen
     few = find_pool(dataset, None, 7)
-    assert (len(few.members()), len(few.others())) == (7, 7)
+    assert (len(few.members()), len(few.non_members())) == (7, 7)
 
 
-def test_all_images_get_the_same_masks_and_crops():
+@pytest.mark.parametrize(
+    "choice", [DataChoice(share=0.5, seed=1), DataChoice(plant_count=30, plant_copies=3), DataChoice(share=0.3)]
+)
+def test_canaries_are_counted_among_the_images_that_the_pretraining_saw(cache, choice):
+    dataset = open_dataset("planted-digits", SMALL, cache)
+    train, codes = dataset.split("train"), dataset.split("codes")
+    pool = find_pool(dataset, choice, 1000)
+    seen = train.images[training_indices(train.labels, choice)]
+    copies = [int((seen == image).flatten(1).all(1).sum()) for image in codes.images]
+    assert sum(copies) > 0
+    assert copies != codes.attributes["copies"].tolist(), "declared and real copies differ here"
+    assert pool.copies[pool.is_code].tolist() == copies
+    assert pool.is_member[pool.is_code].tolist() == [count > 0 for count in copies]
+    assert len(pool.codes(0)) == copies.count(0)
+
+
+def untrained() -> ListingEncoder:
+    return ListingEncoder(torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1)), False)
+
+
+def attack(dataset, folder, encoder=None, **options):
+    return run_task(Privacy(PrivacyConfig(**options)), encoder or untrained(), dataset, folder, log=LabelLog()).result
+
+
+def test_no_image_is_encoded_that_is_not_scored_or_fitted(cache, tmp_path):
+    encoded = 0
+
+    class Counting(ListingEncoder):
+        def embed(self, images):
+            nonlocal encoded
+            encoded += len(images)
+            return super().embed(images)
+
+    dataset = open_dataset("planted-digits", SMALL, cache)
+    attack(dataset, tmp_path, Counting(torch.rand(3, 1, 28, 28), False), attack="features", images=10)
+    assert encoded == 10 + 10 + len(dataset.split("codes"))
+
+
+def test_the_attack_on_features_needs_four_of_each_and_runs_on_four(cache, tmp_path):
+    few = open_dataset("planted-digits", {**SMALL, "members": 3}, cache)
+    with pytest.raises(InputError, match=r"train split .* has 3 images that are no codes; .* needs 4 or more"):
+        Privacy(PrivacyConfig(attack="features")).check(untrained(), few)
+    Privacy(PrivacyConfig(attack="alignment")).check(untrained(), few)
+    for members, non_members in ((4, 4), (4, 40)):
+        enough = open_dataset("planted-digits", {**SMALL, "members": members, "non_members": non_members}, cache)
+        assert attack(enough, tmp_path / str(non_members), attack="features").metrics["auc"].n == 2 + non_members // 2
+
+
+def test_a_share_that_leaves_too_few_is_refused(cache, tmp_path):
+    dataset = open_dataset("planted-digits", {**SMALL, "codes": 0, "members": 12}, cache)
+    known = DataChoice(share=0.2, content=dataset.fingerprint())
+    task = Privacy(PrivacyConfig(attack="features"))
+    with pytest.raises(InputError, match=r"2 members and 10 non-members after pretrain.data_share; .* needs 4"):
+        run_task(task, untrained(), dataset, tmp_path, log=LabelLog(), pretrained_on=known)
+
+
+@pytest.mark.parametrize("name", ["features", "alignment"])
+def test_features_that_are_not_finite_stop_the_attack(cache, tmp_path, name):
+    class Diverged(ListingEncoder):
+        def embed(self, images):
+            tokens = super().embed(images)
+            return torch.where(images.mean((1, 2, 3))[:, None, None, None] > 0, tokens, torch.nan)
+
+    dataset = open_dataset("planted-digits", SMALL, cache)
+    with pytest.raises(RunError, match=r"of 122 images get NaN or infinity, .* lower pretrain.base_lr"):
+        attack(dataset, tmp_path, Diverged(torch.rand(3, 1, 28, 28), False), attack=name)
+
+
+def test_whether_members_were_trained_on_is_null_if_it_is_not_known(cache, tmp_path):
+    dataset = open_dataset("planted-digits", SMALL, cache)
+    choices = {None: None, True: DataChoice(content=dataset.fingerprint()), False: DataChoice(content="other")}
+    for known, choice in (*choices.items(), (None, DataChoice())):
+        folder = tmp_path / f"{known}-{choice is None}"
+        task = Privacy(PrivacyConfig(attack="alignment"))
+        ran = run_task(task, untrained(), dataset, folder, log=LabelLog(), pretrained_on=choice)
+        assert ran.result.details["is_pretrained_on_them"] is known
+
+
+def test_a_method_that_mixes_images_is_refused_for_reconstruction():
+    mixing = registry.methods.load("mixmim")
+    with pytest.raises(InputError, match=r"'mixmim' mixes each image .*; set task.attack to features or alignment"):
+        Privacy(PrivacyConfig()).check_method(mixing)
+    Privacy(PrivacyConfig(attack="features")).check_method(mixing)
+    Privacy(PrivacyConfig()).check_method(registry.methods.load("mae"))
+
+
+def test_all_images_of_all_batches_get_the_same_masks_and_crops():
     images = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)).repeat(5, 1, 1, 1)
     stored = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     method = StoringMethod(ListingEncoder(stored, False), stored).eval()
@@ -113,7 +204,7 @@ def test_all_images_get_the_same_masks_and_crops():
         attacks.reconstruction(method, 3),
         attacks.alignment(method.encoder, attacks.draw_boxes(4, 0.6), -1, "mean"),
     ):
-        scores = scorer(images)
+        scores = torch.cat([scorer(batch) for batch in images.split(2)])
         assert torch.allclose(scores, scores[:1].expand(5), atol=1e-6)
         assert scores.std() < 1e-6 < scores.abs().min()
 
@@ -160,7 +251,7 @@ def test_a_pretrained_method_is_attacked_and_a_reference_is_recognised(quick, tm
     other = ("--set", "data.reference=true", "--set", "task.data.reference=false")
     done = quick(*RUN, *planted, *other)
     assert done.returncode == 0, done.stderr
-    assert "the pretraining saw other images than these" in done.stderr
+    assert "the pretraining saw another dataset" in done.stderr
     (reference,) = json.loads(done.stdout)
     assert reference["details"]["is_pretrained_on_them"] is False
     files = [tmp_path / "runs" / "records" / f"{one['id']}.json" for one in (record, reference)]
@@ -171,6 +262,8 @@ def test_a_pretrained_method_is_attacked_and_a_reference_is_recognised(quick, tm
 def test_a_method_that_does_not_reconstruct_is_refused_for_one_attack_only(quick):
     done = quick(*RUN, "--method", "random-init")
     assert done.returncode == 2
+    mixing = (*RUN, "--method", "mixmim", "--set", "encoder.name=swin", "--dry-run")
+    refused(quick(*(word for word in mixing if word != "--json")), "set task.attack to features or alignment")
     done = quick(
         "run", "--recipe", "smoke", "--method", "random-init", "--task", "privacy", "--set", "task.attack=features"
     )
