@@ -9,6 +9,9 @@ import numpy as np
 
 from mimbench.api import Measured, bootstrap_intervals
 
+EXCHANGES = 200
+"""Draws of `equalised_odds_if_equal`."""
+
 
 def group_accuracies(hits: np.ndarray, groups: np.ndarray) -> dict[int, float]:
     """Accuracy in percent by group. hits: bool [N]; groups: int [N]."""
@@ -84,6 +87,28 @@ def equalised_odds(answers: np.ndarray, labels: np.ndarray, groups: np.ndarray) 
     """
     rows = [groups == group for group in np.unique(groups)]
     return _Counts.of_groups([(answers[row], labels[row]) for row in rows], _classes(answers, labels)).equalised_odds()
+
+
+def equalised_odds_if_equal(answers: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, float]:
+    """The difference in equalised odds, percent, that chance makes of these answers if groups do not differ.
+
+    It is the mean of a largest difference, so it is above 0. Groups are exchanged at random between images of a class.
+
+    Args:
+        answers, labels, groups: int [N].
+
+    Returns:
+        "mean" and "std" over 200 exchanges.
+    """
+    rng = np.random.RandomState(seed)
+    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    values = []
+    for _ in range(EXCHANGES):
+        exchanged = groups.copy()
+        for rows in of_classes:
+            exchanged[rows] = groups[rng.permutation(rows)]
+        values.append(equalised_odds(answers, labels, exchanged))
+    return {"mean": float(np.mean(values)), "std": float(np.std(values))}
 
 
 def _classes(answers: np.ndarray, labels: np.ndarray) -> int:

@@ -50,6 +50,7 @@ class Fairness(FrozenFeaturesTask, Audit):
     above 0 by chance too. `worst_group` is the lowest, and `group_mean` the mean. `equalised_odds` is the difference in
     equalised odds, see `measures.equalised_odds`. `details["intervals"]` has 95 % bootstrap intervals over the images
     of each group; those of `gap` and `equalised_odds`, which chance raises, lie too high.
+    `details["equalised_odds_if_equal"]` is what chance alone makes of `equalised_odds`, mean and standard deviation.
 
     The head sees the groups as often as the dataset's train split has them. To measure what the pretraining data does,
     give all encoders a dataset with equal groups.
@@ -102,6 +103,7 @@ class Fairness(FrozenFeaturesTask, Audit):
             **fitted.details(),
             "reference": reference,
             "intervals": intervals,
+            "equalised_odds_if_equal": measures.equalised_odds_if_equal(answers, labels, groups, context.seed),
             "groups": [
                 {
                     "group": group,

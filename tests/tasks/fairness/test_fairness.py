@@ -60,6 +60,18 @@ def test_equalised_odds_of_counts_are_those_of_the_definition():
     assert measures.equalised_odds(answers, labels, groups) == pytest.approx(100 * np.mean(of_classes))
 
 
+def test_chance_alone_makes_equalised_odds_and_a_real_difference_is_above_it():
+    rng = np.random.RandomState(0)
+    labels, groups = rng.randint(0, 5, 600), rng.randint(0, 2, 600)
+    same = np.where(rng.rand(600) < 0.6, labels, rng.randint(0, 5, 600))
+    by_chance = measures.equalised_odds_if_equal(same, labels, groups, 0)
+    assert measures.equalised_odds(same, labels, groups) == pytest.approx(by_chance["mean"], abs=3 * by_chance["std"])
+    assert by_chance["mean"] > by_chance["std"] > 0
+    worse = np.where((groups == 1) & (rng.rand(600) < 0.5), (labels + 1) % 5, same)
+    by_chance = measures.equalised_odds_if_equal(worse, labels, groups, 0)
+    assert measures.equalised_odds(worse, labels, groups) > by_chance["mean"] + 5 * by_chance["std"]
+
+
 def test_a_thousand_classes_are_measured_in_seconds():
     """1,000 draws of 5,000 images took more than ten minutes when each class was compared with each image."""
     rng = np.random.RandomState(0)
@@ -107,6 +119,7 @@ def test_a_record_has_each_group_and_its_intervals(quick):
     (record,) = json.loads(done.stdout)
     assert record["dataset"]["name"] == "unequal-digits"
     assert [(group["test"], group["train"]) for group in record["details"]["groups"]] == [(50, 100), (50, 100)]
+    assert set(record["details"]["equalised_odds_if_equal"]) == {"mean", "std"}
     low, high = record["details"]["intervals"]["difference"]
     assert low <= record["metrics"]["difference"]["value"] <= high
 
