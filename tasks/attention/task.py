@@ -35,7 +35,7 @@ class AttentionConfig(TaskConfig):
     """Which images are looked at."""
 
     images: int = Field(256, ge=1)
-    """Test images, at most. Which ones follows from their number alone."""
+    """Test images, at most. They are drawn at random, and are the same for every method and seed."""
     batch: int = cosmetic(16, ge=1)
     """Images at once: a layer's weights take batch x heads x patches^2 numbers."""
 

@@ -47,7 +47,7 @@ class FeatureQualityConfig(TaskConfig):
     """Depth of the features; -1 is the last layer, after the final norm."""
     pooling: Pooling = "mean"
     images: int = Field(25_600, ge=FEWEST_IMAGES)
-    """Training images, at most; RankMe takes so many. Which ones follows from their number alone."""
+    """Training images, at most; RankMe takes so many. Drawn at random, they are the same for every method and seed."""
     pairs_of: int = Field(4096, ge=FEWEST_IMAGES)
     """Uniformity is over all pairs of so many of them, at most."""
     lidar_images: int = Field(200, ge=FEWEST_IMAGES)

@@ -35,7 +35,7 @@ class RepresentationConfig(TaskConfig):
     """Which images are looked at."""
 
     images: int = Field(512, ge=measures.FEWEST_IMAGES)
-    """Test images, at most. Which ones follows from their number alone."""
+    """Test images, at most. They are drawn at random, and are the same for every method and seed."""
     batch: int = cosmetic(64, ge=1)
     """Images at once."""
 

@@ -37,7 +37,7 @@ class RobustnessConfig(RegressionConfig):
     """The probe is logistic regression on cached features of clean training images, as linear-probe's default is."""
 
     test_limit: int = Field(1000, ge=1)
-    """Test images, at most; which ones follows from their number alone."""
+    """Test images, at most. They are drawn at random, and are the same for every method and seed."""
     severities: tuple[int, ...] = Field(SEVERITIES, min_length=1)
     jpeg_quality: int | None = Field(None, ge=0, le=95)
     """Of the JPEG that each corrupted image is saved as and read from again; 0: none; absent: as the published set of
