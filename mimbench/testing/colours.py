@@ -68,9 +68,9 @@ class WatchedFeatures:
 
 
 class _WatchedSplit(ArraySplit):
-    def __init__(self, images: Tensor, labels: Tensor, log: LabelLog) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, object_masks: Tensor, log: LabelLog) -> None:
         self._log = log
-        super().__init__(images, labels, CLASSES)
+        super().__init__(images, labels, CLASSES, object_masks=object_masks)
 
     @property
     def labels(self) -> Tensor:
@@ -85,6 +85,8 @@ class _WatchedSplit(ArraySplit):
 class Colours(Dataset):
     """RGB images of 8 x 8 px with one colour per class, which survives crops and flips, or clips of such frames.
 
+    `object_masks` are rectangles at random places. The colour fills the image, so that no pixel of theirs is special.
+
     Kinds:
         "plain": a little noise.
         "faint": so much noise that the best classifier makes errors, and any change of its input changes its score.
@@ -93,6 +95,7 @@ class Colours(Dataset):
     """
 
     name, channels, side = "colours", 3, SIZE
+    provides = frozenset({"images", "labels", "object-masks"})
 
     def __init__(self, kind: Kind, folder: Path, frames: int = 1) -> None:
         """`folder` holds files that tasks derive from the images. frames: of each clip; 1: images."""
@@ -100,7 +103,10 @@ class Colours(Dataset):
         self.kind, self.frames = kind, frames
         self.log = LabelLog()
         train, test = self._made("train"), self._made("test")
-        self._splits = {"train": ArraySplit(*train, CLASSES), "test": _WatchedSplit(*test, self.log)}
+        self._splits = {
+            "train": ArraySplit(*train, CLASSES, object_masks=_rectangles(len(train[0]))),
+            "test": _WatchedSplit(*test, _rectangles(len(test[0])), self.log),
+        }
 
     def fingerprint(self) -> str:
         return f"colours-{self.kind}-{self.frames}"
@@ -121,3 +127,14 @@ class Colours(Dataset):
         if self.kind == "shuffled" or (self.kind == "test-shuffled" and name == "test"):
             labels = labels[torch.randperm(n, generator=generator)]
         return images, labels
+
+
+def _rectangles(count: int) -> Tensor:
+    """One per image, with sides of 2 to 4 px, bool [N, 8, 8]."""
+    generator = torch.Generator().manual_seed(2)
+    ends = []
+    for _ in range(2):
+        length = torch.randint(2, 5, (count, 1), generator=generator)
+        start = (torch.rand(count, 1, generator=generator) * (SIZE + 1 - length)).long()
+        ends.append((torch.arange(SIZE) >= start) & (torch.arange(SIZE) < start + length))
+    return ends[0][:, :, None] & ends[1][:, None, :]

@@ -13,9 +13,16 @@ from torch import nn
 from helpers.refusals import refused
 from mimbench.api import ArraySplit, recorded_attention
 from mimbench.encoders.vit import ViT
+from mimbench.testing import parametrize_checks, task_suite
 from mimbench_tasks.attribution import maps, scoring
 from mimbench_tasks.attribution.probe import Probe, fit_head
 from mimbench_tasks.attribution.task import CONTROLS, SCORES, Attribution, AttributionConfig
+
+
+@parametrize_checks(task_suite(Attribution, {"images": 60}))
+def test_it_passes_the_checks_for_tasks(check):
+    check()
+
 
 TARGET = torch.tensor([1, 1])
 
