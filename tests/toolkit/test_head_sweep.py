@@ -11,6 +11,7 @@ from rich.console import Console
 from helpers.hand_made import context
 from helpers.planned_tasks import encoder_and_step, traced_peak
 from mimbench.contract import InputConfig, RunError
+from mimbench.data.pipeline.normalised import normalised_batches
 from mimbench.encoders.vit import ViT, ViTConfig
 from mimbench.engine.fit import fit
 from mimbench.testing.colours import Colours
@@ -92,7 +93,9 @@ def test_accuracies_are_those_of_each_head_without_augmentation(tmp_path):
     sweep, _ = swept(tmp_path, make_candidates(KINDS, (0.1, 0.3)))
     split = Colours("faint", tmp_path).split("train")
     accuracies = sweep.accuracies(split, 0)
-    inputs = sweep._reader(split)(split.images)
+    ready, channels = sweep.context, sweep.encoder.in_channels
+    batches = normalised_batches(split, ready.input, channels, batch_size=len(split), device=ready.device)
+    inputs = sweep.read(sweep.encoder, next(batches)[0])
     for candidate, head in zip(sweep.candidates, sweep.heads, strict=True):
         hits = head(inputs[candidate.reads]).argmax(1) == split.labels
         assert accuracies[candidate] == pytest.approx(100 * hits.float().mean().item())
