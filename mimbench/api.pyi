@@ -333,6 +333,7 @@ from mimbench.toolkit.frozen_features import (
 from mimbench.toolkit.regression import (
     Regression as Regression,
     RegressionConfig as RegressionConfig,
+    RegressionTask as RegressionTask,
     Solver as Solver,
     fit_regression as fit_regression,
     fit_standardised as fit_standardised,

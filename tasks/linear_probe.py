@@ -14,7 +14,6 @@ from mimbench.api import (
     Dataset,
     DataSizes,
     Encoder,
-    FrozenFeaturesTask,
     ImageSplit,
     InputConfig,
     LastLayersConfig,
@@ -26,6 +25,7 @@ from mimbench.api import (
     ProbeTraining,
     Regression,
     RegressionConfig,
+    RegressionTask,
     TaskContext,
     TaskResult,
     added,
@@ -38,7 +38,6 @@ from mimbench.api import (
     map_over_ranks,
     own_share,
     planned_probe,
-    solver_protocol,
     top_k_accuracy,
     top_k_hits,
     train_probe,
@@ -106,7 +105,7 @@ class _Fit:
     dim: int
 
 
-class LinearProbe(FrozenFeaturesTask):
+class LinearProbe(RegressionTask):
     """Top-1 accuracy of a linear classifier on frozen features.
 
     `top1` and `top5` are of the configured `layer` under every protocol. `top1_best_layer` is the test accuracy of the
@@ -131,7 +130,7 @@ class LinearProbe(FrozenFeaturesTask):
         return {key: value for key, value in super().protocol().items() if key not in unused}
 
     def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return solver_protocol(self.config.solver, device) if self.config.probe == "lbfgs" else {}
+        return super().protocol_on(device) if self.config.probe == "lbfgs" else {}
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)

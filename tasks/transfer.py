@@ -6,29 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from mimbench.api import (
     Dataset,
     Encoder,
-    FrozenFeaturesTask,
     GroupedSamples,
     InputError,
     Measured,
     Metric,
     Regression,
     RegressionConfig,
+    RegressionTask,
     SuiteMember,
     TaskContext,
     TaskResult,
     class_probabilities,
-    fit_regression,
     image_split,
     labelled_split,
     majority_accuracy,
-    on_first_rank,
     require_classes,
-    solver_protocol,
     top_k_hits,
 )
 
@@ -36,7 +32,7 @@ GROUPS = ("natural", "specialized", "structured", "fine-grained")
 """The first three are VTAB's."""
 
 
-class Transfer(FrozenFeaturesTask):
+class Transfer(RegressionTask):
     """Top-1 accuracy of a linear probe on each set of a suite, and their means per group.
 
     The protocol is one for all sets: logistic regression on standardised features. Its regularisation is chosen on the
@@ -54,9 +50,6 @@ class Transfer(FrozenFeaturesTask):
     )
     Config = RegressionConfig
     config: RegressionConfig
-
-    def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return solver_protocol(self.config.solver, device)
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
@@ -108,22 +101,18 @@ class Transfer(FrozenFeaturesTask):
         config, train = self.config, labelled_split(dataset, "train")
         x, y = self._features(name, dataset, "train", context), train.labels.numpy()
         if not {"fit", "validation"} <= set(dataset.parts):
-            return self._regress(x, y, config, context)
+            return self.fit(x, y, context)
         fit, held = image_split(dataset, "fit"), image_split(dataset, "validation")
         fit_x, fit_y = self._features(name, dataset, "fit", context), fit.labels.numpy()
         held_x, held_y = self._features(name, dataset, "validation", context), held.labels.numpy()
         accuracy: dict[float, float] = {}
         for strength in config.inverse_regularisation:
             one = config.model_copy(update={"inverse_regularisation": (strength,)})
-            accuracy[strength] = self._regress(fit_x, fit_y, one, context).classifier.score(held_x, held_y)
+            accuracy[strength] = self.fit(fit_x, fit_y, context, one).classifier.score(held_x, held_y)
         best = max(accuracy, key=lambda strength: accuracy[strength])
         last = config.model_copy(update={"inverse_regularisation": (best,)})
-        final = self._regress(x, y, last, context)
+        final = self.fit(x, y, context, last)
         return Regression(final.classifier, best, accuracy, final.converged, final.solver)
-
-    @on_first_rank
-    def _regress(self, x: np.ndarray, y: np.ndarray, config: RegressionConfig, context: TaskContext) -> Regression:
-        return fit_regression(x, y, config, context.seed, device=context.device)
 
     def _features(self, name: str, dataset: Dataset, part: str, context: TaskContext) -> np.ndarray:
         """Features of a part of a set, float32 [N, D]. They are stored under the content of the set."""

@@ -19,7 +19,8 @@ Metric MissingData Mixing ModelSetup
 OfficialCode at_least_float32
 BACKGROUND Confusion IGNORED Panel constant_score draw_predictions per_class semantic_split train_and_test
 NotSupported PartOptions Pooling PretrainConfig PretrainedModule ProbeAugmentation ProbeTraining Protocol
-Regression RegressionConfig RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage StepOutput Task
+Regression RegressionConfig RegressionTask RunError SceneSplit Schedule ScheduleConfig SemanticSplit SplitName Stage
+StepOutput Task
 TaskConfig TaskContext TaskResult TrainConfig Trainable TrainedProbe View adapt_encoder added block_mask
 build_optimizer check_position check_probe_training class_colours class_probabilities coco_split compose_transforms
 convnext_blocks copy_weights synchronise_batch_norms

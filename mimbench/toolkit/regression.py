@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import added, cosmetic
-from mimbench.toolkit.frozen_features import FrozenFeaturesConfig
+from mimbench.contract import TaskContext, added, cosmetic
+from mimbench.engine.ranks import on_first_rank
+from mimbench.toolkit.frozen_features import FrozenFeaturesConfig, FrozenFeaturesTask
 from mimbench.toolkit.torch_regression import fit_in_torch
 
 if TYPE_CHECKING:
@@ -74,6 +75,26 @@ class RegressionConfig(FrozenFeaturesConfig):
     tolerance: float = added(_TOLERANCE, gt=0, le=_TOLERANCE)
     """Largest component of the gradient at which a fit is done (scikit-learn's tol). Below the default, scikit-learn
     computes in float64, since float32 has no such gradients."""
+
+
+class RegressionTask(FrozenFeaturesTask):
+    """A task that fits logistic regressions to frozen features. A subclass defines `run`."""
+
+    config: RegressionConfig
+
+    def protocol_on(self, device: torch.device) -> dict[str, Any]:
+        return solver_protocol(self.config.solver, device)
+
+    @on_first_rank
+    def fit(
+        self, x: np.ndarray, labels: np.ndarray, context: TaskContext, config: RegressionConfig | None = None
+    ) -> Regression:
+        """A regression on features [N, D] and labels [N]. The first process fits it for all.
+
+        Args:
+            config: how; None: by the task's options.
+        """
+        return fit_regression(x, labels, config or self.config, context.seed, device=context.device)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import torch
 
 from mimbench.api import (
     Audit,
@@ -14,19 +13,17 @@ from mimbench.api import (
     Dataset,
     Encoder,
     FrozenFeaturesConfig,
-    FrozenFeaturesTask,
     ImageSplit,
     InputError,
     Metric,
     RegressionConfig,
+    RegressionTask,
     TaskContext,
     TaskResult,
     class_probabilities,
     classification_scores,
-    fit_regression,
     labelled_split,
     pick_attribute,
-    solver_protocol,
 )
 from mimbench_tasks.fairness import measures
 from mimbench_tasks.fairness.planted import ReversedGroups
@@ -42,7 +39,7 @@ class FairnessConfig(RegressionConfig, FrozenFeaturesConfig):
     ones the first."""
 
 
-class Fairness(FrozenFeaturesTask, Audit):
+class Fairness(RegressionTask, Audit):
     """Accuracy by group of a head on all training images, and differences between groups.
 
     `difference` is the accuracy of the reference group minus the mean of the other groups, with its sign, so that it
@@ -71,9 +68,6 @@ class Fairness(FrozenFeaturesTask, Audit):
     default_dataset: ClassVar[str | None] = "unequal-digits"
     doses: ClassVar[tuple[float, ...]] = (0.0, 0.25, 0.5, 1.0)
 
-    def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return solver_protocol(self.config.solver, device)
-
     def chance(self, dataset: Dataset) -> float:
         """A constant answer is as right in one group as in another, if classes are equally frequent in them."""
         return 0.0
@@ -93,7 +87,7 @@ class Fairness(FrozenFeaturesTask, Audit):
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"{self.name}: probing {len(train):,} training and {len(test):,} test images")
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = fit_regression(train_x, train.labels.numpy(), self.config, context.seed, device=context.device)
+        fitted = self.fit(train_x, train.labels.numpy(), context)
         scores = class_probabilities(fitted.classifier, test_x, len(train.classes))
         answers, labels, groups = scores.argmax(1), test.labels.numpy(), self._groups(test)
         reference = self._reference(train, test)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 
 from mimbench.api import (
@@ -14,21 +13,19 @@ from mimbench.api import (
     Dataset,
     Encoder,
     FrozenFeaturesConfig,
-    FrozenFeaturesTask,
     ImageSplit,
     InputError,
     Measured,
     Metric,
     RegressionConfig,
+    RegressionTask,
     TaskContext,
     TaskResult,
     class_probabilities,
     classification_scores,
-    fit_regression,
     labelled_split,
     open_dataset,
     pick_attribute,
-    solver_protocol,
 )
 from mimbench_tasks.group_robustness.balanced_head import balanced_answers
 from mimbench_tasks.group_robustness.groups import Groups, describe_groups, measure_groups
@@ -46,7 +43,7 @@ class GroupRobustnessConfig(RegressionConfig, FrozenFeaturesConfig):
     """Fits of the balanced head, each on other images; their mean counts (deep_feature_reweighting: 20)."""
 
 
-class GroupRobustness(FrozenFeaturesTask, Audit):
+class GroupRobustness(RegressionTask, Audit):
     """Accuracy by group of class and attribute, of a head on the training images and of one on balanced images.
 
     `reliance` is the accuracy on aligned groups minus that on conflicting ones, each a mean over classes.
@@ -83,9 +80,6 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
     default_dataset: ClassVar[str | None] = "striped-digits"
     doses: ClassVar[tuple[float, ...]] = (0.0, 0.5, 0.9, 1.0)
 
-    def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return solver_protocol(self.config.solver, device)
-
     def chance(self, dataset: Dataset) -> float:
         """A constant answer is as right on aligned images as on conflicting ones."""
         return 0.0
@@ -113,7 +107,7 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
         train, test = labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"{self.name}: probing {len(train):,} training and {len(test):,} test images")
         train_x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = fit_regression(train_x, train.labels.numpy(), self.config, context.seed, device=context.device)
+        fitted = self.fit(train_x, train.labels.numpy(), context)
         scores = class_probabilities(fitted.classifier, test_x, len(train.classes))
         seen, scored = self._groups(train), self._groups(test)
         hits = scores.argmax(1) == scored.labels
@@ -130,7 +124,7 @@ class GroupRobustness(FrozenFeaturesTask, Audit):
                 for name, value in measure_groups(balanced, scored, seen).items()
                 if name != "average"
             }
-            decoded = fit_regression(held_x, of_held.attribute, self.config, context.seed, device=context.device)
+            decoded = self.fit(held_x, of_held.attribute, context)
             is_read = decoded.classifier.predict(test_x) == scored.attribute
             metrics["attribute_top1"] = Measured(100 * float(is_read.mean()), len(test))
             details |= {

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mimbench.api import (
     Dataset,
     Encoder,
-    FrozenFeaturesTask,
     Metric,
     Regression,
+    RegressionTask,
     TaskContext,
     TaskResult,
     class_probabilities,
-    fit_regression,
     labelled_split,
-    on_first_rank,
-    solver_protocol,
 )
 from mimbench_tasks.ood.config import OodConfig, SetOptions
 from mimbench_tasks.ood.evaluation import METRICS, chance, check_sets, evaluate
@@ -40,7 +36,7 @@ class Probe(nn.Module):
         return torch.from_numpy(class_probabilities(self.regression.classifier, features, self.classes))
 
 
-class Ood(FrozenFeaturesTask):
+class Ood(RegressionTask):
     """Top-1 accuracy of a linear probe on other test sets than that of its training images.
 
     ImageNet-A (arXiv:1907.07174) and -R (arXiv:2006.16241) have 200 classes each, and only these may be answered.
@@ -59,7 +55,7 @@ class Ood(FrozenFeaturesTask):
         return without_corruptions(super().protocol(), self.config)
 
     def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return {**solver_protocol(self.config.solver, device), **protocol_of_sets(self.config)}
+        return {**super().protocol_on(device), **protocol_of_sets(self.config)}
 
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
@@ -72,16 +68,12 @@ class Ood(FrozenFeaturesTask):
         config, train, test = self.config, labelled_split(dataset, "train"), labelled_split(dataset, "test")
         context.say(f"ood: fitting a probe to {len(train):,} training images")
         x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = self._fit(x, train.labels.numpy(), context)
+        fitted = self.fit(x, train.labels.numpy(), context)
         clean = class_probabilities(fitted.classifier, test_x, len(train.classes))
         probe = Probe(encoder, fitted, config.layer, config.pooling, len(train.classes))
         scores = evaluate(config, probe, clean, dataset, context.input, context, channels=encoder.in_channels)
         details = {**scores.details, **fitted.details(), "feature_dim": x.shape[1]}
         return TaskResult(scores.metrics, scores.curves, scores.artifacts, details, by_sample=scores.by_sample)
-
-    @on_first_rank
-    def _fit(self, x: np.ndarray, y: np.ndarray, context: TaskContext) -> Regression:
-        return fit_regression(x, y, self.config, context.seed, device=context.device)
 
 
 def without_corruptions(protocol: dict[str, Any], config: SetOptions) -> dict[str, Any]:

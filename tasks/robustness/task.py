@@ -5,27 +5,23 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from mimbench.api import (
     Dataset,
     Encoder,
-    FrozenFeaturesTask,
     Measured,
     Metric,
     Regression,
     RegressionConfig,
+    RegressionTask,
     TaskContext,
     TaskResult,
     cosmetic,
-    fit_regression,
     labelled_split,
     majority_accuracy,
-    on_first_rank,
     require_grey_or_rgb,
-    solver_protocol,
 )
 from mimbench_tasks.robustness.answers import answer_corrupted, score_corrupted
 from mimbench_tasks.robustness.corrupted_images import CorruptedImages, as_published, choose_images, draw_corruptions
@@ -56,7 +52,7 @@ class RobustnessConfig(RegressionConfig):
         return severities
 
 
-class Robustness(FrozenFeaturesTask):
+class Robustness(RegressionTask):
     """Top-1 accuracy under the 15 common corruptions of Hendrycks & Dietterich (arXiv:1903.12261).
 
     `top1_corrupted` is the mean over corruptions and severities; `top1_clean` is of the same images, and
@@ -77,9 +73,6 @@ class Robustness(FrozenFeaturesTask):
     Config = RobustnessConfig
     config: RobustnessConfig
 
-    def protocol_on(self, device: torch.device) -> dict[str, Any]:
-        return solver_protocol(self.config.solver, device)
-
     def check(self, encoder: Encoder, dataset: Dataset) -> None:
         super().check(encoder, dataset)
         require_grey_or_rgb(dataset.channels, f"dataset {dataset.name!r}", self.name)
@@ -95,7 +88,7 @@ class Robustness(FrozenFeaturesTask):
             f"in {len(severities)} severities each"
         )
         x, test_x = (features.numpy() for features in self.features(train, test, context))
-        fitted = self._fit(x, train.labels.numpy(), context)
+        fitted = self.fit(x, train.labels.numpy(), context)
         images = CorruptedImages(
             test, places.tolist(), context.input, severities, quality=config.jpeg_quality, crop=config.crop
         )
@@ -119,10 +112,6 @@ class Robustness(FrozenFeaturesTask):
         by_image = 100 * (answers == labels[:, None]).mean(1)
         by_sample = {"top1_corrupted": by_image, "top1_clean": is_right, "degradation": 100.0 * is_right - by_image}
         return TaskResult(metrics, curves, {"corruptions": path}, details, by_sample=by_sample)
-
-    @on_first_rank
-    def _fit(self, x: np.ndarray, y: np.ndarray, context: TaskContext) -> Regression:
-        return fit_regression(x, y, self.config, context.seed, device=context.device)
 
     def _answers(
         self, fitted: Regression, encoder: Encoder, images: CorruptedImages, context: TaskContext

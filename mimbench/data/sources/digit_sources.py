@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field, field_validator
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
-from mimbench.data.pipeline.subsets import array_fingerprint, stratified
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, SplitName
+from mimbench.data.sources.embedded import DrawnFromDigits, EmbeddedConfig
+from mimbench.data.sources.in_memory import at_most, limited
 
 
 def _resampled(image: Image.Image, dose: float) -> Image.Image:
@@ -62,7 +60,7 @@ class DigitSourcesConfig(EmbeddedConfig):
         return sources
 
 
-class DigitSources(Dataset):
+class DigitSources(DrawnFromDigits):
     """Which pipeline does an image come from? Digits of mnist5k, uint8 [1, 28, 28]; the attribute "digit" is the digit.
 
     Each digit image is in one source, drawn so that all sources have equally many of each digit, to within one. So the
@@ -74,43 +72,23 @@ class DigitSources(Dataset):
     provides = frozenset({"images", "labels", "attributes"})
     Config = DigitSourcesConfig
     config: DigitSourcesConfig
-    channels = 1
-
-    def __init__(self, config: DigitSourcesConfig, cache: Path) -> None:
-        super().__init__(config, cache)
-        self._digits = MNIST5k(EmbeddedConfig(), cache)
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
         if not isinstance(config, DigitSourcesConfig):
             return None
-        train, test = (
-            size if limit is None else min(size, limit)
-            for size, limit in ((4000, config.train_limit), (1000, config.test_limit))
-        )
+        train, test = limited(4000, config.train_limit), limited(1000, config.test_limit)
         return DataSizes(train, test, classes=len(config.sources), channels=1, source="its options", side=28)
 
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
-
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         limits = {"train": self.config.train_limit, "test": self.config.test_limit}
         return {name: self._draw(name, limit, number) for number, (name, limit) in enumerate(limits.items())}
 
     def _draw(self, name: SplitName, limit: int | None, number: int) -> ArraySplit:
-        digits = self._digits.split(name)
+        digits = self.digits.split(name)
         pixels, shown = digits.images[:, 0].numpy(), digits.labels.numpy()
-        if limit is not None and limit < len(shown):
-            chosen = stratified(shown, limit, seed=0)
-            pixels, shown = pixels[chosen], shown[chosen]
+        chosen = at_most(shown, limit)
+        pixels, shown = pixels[chosen], shown[chosen]
         sources, dose = self.config.sources, self.config.dose
         rng = np.random.RandomState([self.config.seed, number])
         # Digit after digit, in random order within each, the images go round the sources.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from abc import abstractmethod
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, SplitName
-from mimbench.data.pipeline.subsets import array_fingerprint, complement, stratified
+from mimbench.contract import ArraySplit, DataConfig
+from mimbench.data.pipeline.subsets import complement, stratified
+from mimbench.data.sources.in_memory import InMemoryDataset, at_most
 
 _SPLIT_SEED = 0
 _CLASSES = tuple("0123456789")
@@ -28,7 +28,7 @@ class EmbeddedConfig(DataConfig):
     """At most this many test images."""
 
 
-class _Embedded(Dataset):
+class _Embedded(InMemoryDataset):
     """Grey digits in memory, with a fixed stratified split."""
 
     Config = EmbeddedConfig
@@ -46,23 +46,12 @@ class _Embedded(Dataset):
     def _load(self) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [N, H, W] and labels [N]."""
 
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         images, labels = self._load()
         test = stratified(labels, self.test_size, _SPLIT_SEED)
         train = complement(len(labels), test)
         parts = {"train": (train, self.config.train_limit), "test": (test, self.config.test_limit)}
         return {name: _subset(images[part], labels[part], limit) for name, (part, limit) in parts.items()}
-
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
 
 
 class MNIST5k(_Embedded):
@@ -98,8 +87,17 @@ class Digits(_Embedded):
         return np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
 
 
+class DrawnFromDigits(InMemoryDataset):
+    """A dataset of grey images that are made of mnist5k's digits."""
+
+    channels = 1
+
+    def __init__(self, config: DataConfig, cache: Path) -> None:
+        super().__init__(config, cache)
+        self.digits = MNIST5k(EmbeddedConfig(), cache)
+
+
 def _subset(images: np.ndarray, labels: np.ndarray, limit: int | None) -> ArraySplit:
-    if limit is not None and limit < len(labels):
-        keep = stratified(labels, limit, _SPLIT_SEED)
-        images, labels = images[keep], labels[keep]
+    chosen = at_most(labels, limit)
+    images, labels = images[chosen], labels[chosen]
     return ArraySplit(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)), _CLASSES)

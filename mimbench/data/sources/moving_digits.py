@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, SplitName
 from mimbench.data.files.cache import ensure_writable, read_checked, write_checked
 from mimbench.data.sources.clip_drawing import COMPOSER_VERSION, MOTIONS, ClipStyle, draw_clip
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.data.sources.embedded import DrawnFromDigits
 from mimbench.leases import hold_lease
 
 
@@ -44,7 +44,7 @@ class MovingDigitsConfig(DataConfig):
         return self
 
 
-class MovingDigits(Dataset):
+class MovingDigits(DrawnFromDigits):
     """One of mnist5k's digits moves, turns or changes its size over clutter; grey clips [1, T, size, size].
 
     Each frame of each class has the same distribution, so that only the order of frames shows the class. Classes come
@@ -56,12 +56,10 @@ class MovingDigits(Dataset):
     provides = frozenset({"images", "labels", "attributes"})
     Config = MovingDigitsConfig
     config: MovingDigitsConfig
-    channels = 1
 
     def __init__(self, config: MovingDigitsConfig, cache: Path) -> None:
         super().__init__(config, cache)
         self.frames = config.frames
-        self._digits = MNIST5k(EmbeddedConfig(), cache)
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
@@ -70,25 +68,18 @@ class MovingDigits(Dataset):
         counts = config.train_clips, config.test_clips
         return DataSizes(*counts, classes=len(MOTIONS), channels=1, source="its options", side=config.size)
 
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
     @cached_property
     def _fingerprint(self) -> str:
         shaping = json.dumps(self.config.shaping(), sort_keys=True)
-        return hashlib.sha256(repr((COMPOSER_VERSION, shaping, self._digits.fingerprint())).encode()).hexdigest()
+        return hashlib.sha256(repr((COMPOSER_VERSION, shaping, self.digits.fingerprint())).encode()).hexdigest()
 
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         counts = {"train": self.config.train_clips, "test": self.config.test_clips}
         return {name: self._compose(number, name, count) for number, (name, count) in enumerate(counts.items())}
 
     def _compose(self, number: int, name: SplitName, count: int) -> ArraySplit:
         """The split, with clips from the cache if they are there. Classes take turns."""
-        digits = self._digits.split(name)
+        digits = self.digits.split(name)
         labels = np.arange(count) % len(MOTIONS)
         # Each clip has its own stream, so that it does not depend on how many there are.
         streams = [np.random.RandomState([self.config.seed, number, clip]) for clip in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +9,8 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
-from mimbench.data.pipeline.subsets import array_fingerprint
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.contract import ArraySplit, DataConfig, DataSizes
+from mimbench.data.sources.embedded import DrawnFromDigits
 from mimbench.errors import InputError
 
 _SIDE = 28
@@ -50,7 +48,7 @@ class PlantedDigitsConfig(DataConfig):
         return copies
 
 
-class PlantedDigits(Dataset):
+class PlantedDigits(DrawnFromDigits):
     """Digits of mnist5k as members and non-members of a training set, and codes planted in copies; uint8 [1, 28, 28].
 
     The 5,000 digits are in one drawn order, of which `members` are the train split and `non_members` the test split.
@@ -67,7 +65,6 @@ class PlantedDigits(Dataset):
     waivers = {"splits_are_disjoint": 'the part "codes" has the codes that are planted in the train split'}  # noqa: RUF012
     Config = PlantedDigitsConfig
     config: PlantedDigitsConfig
-    channels = 1
 
     def __init__(self, config: PlantedDigitsConfig, cache: Path) -> None:
         super().__init__(config, cache)
@@ -83,18 +80,7 @@ class PlantedDigits(Dataset):
                 f"{possible:,}; lower codes or unseen_codes until that is twice as many, or choose a smaller cell"
             )
 
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
-
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         config = self.config
         images, labels = self._shuffled_digits()
         # Members, then non-members, from the start; the members of the reference from the end.
@@ -115,8 +101,7 @@ class PlantedDigits(Dataset):
 
     def _shuffled_digits(self) -> tuple[np.ndarray, np.ndarray]:
         """All digits in one drawn order: uint8 [5000, 28, 28], and their labels [5000]."""
-        digits = MNIST5k(EmbeddedConfig(), self.cache)
-        splits = [digits.split(name) for name in digits.parts]
+        splits = [self.digits.split(name) for name in self.digits.parts]
         images = np.concatenate([split.images[:, 0].numpy() for split in splits])
         labels = np.concatenate([split.labels.numpy() for split in splits])
         order = np.random.RandomState([self.config.seed, 0]).permutation(len(images))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, SplitName
 from mimbench.data.pipeline.subsets import array_fingerprint
 from mimbench.data.sources.digit_drawing import INK, MNIST_SIDE, Glyphs, placed, resized
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.data.sources.embedded import DrawnFromDigits
 
 _GREY = 0.5
 """Brightness of the ground; white is 1."""
@@ -61,7 +60,7 @@ class SoloScenesConfig(DataConfig):
         return self
 
 
-class SoloScenes(Dataset):
+class SoloScenes(DrawnFromDigits):
     """Which digit is it? One digit of mnist5k among spots and pieces of digits; grey images uint8 [1, 28, 28].
 
     Digit and clutter are brighter or darker than the ground, with equal probability, and differ from it by as much. The
@@ -74,11 +73,6 @@ class SoloScenes(Dataset):
     provides = frozenset({"images", "labels", "object-masks"})
     Config = SoloScenesConfig
     config: SoloScenesConfig
-    channels = 1
-
-    def __init__(self, config: SoloScenesConfig, cache: Path) -> None:
-        super().__init__(config, cache)
-        self._digits = MNIST5k(EmbeddedConfig(), cache)
 
     @classmethod
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
@@ -86,12 +80,6 @@ class SoloScenes(Dataset):
             return None
         counts = config.train_scenes, config.test_scenes
         return DataSizes(*counts, classes=len(config.digits), channels=1, source="its options", side=config.size)
-
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -102,13 +90,12 @@ class SoloScenes(Dataset):
             digest.update(np.packbits(masks.numpy()).tobytes())
         return digest.hexdigest()
 
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         counts = {"train": self.config.train_scenes, "test": self.config.test_scenes}
         return {name: self._draw(name, count, number) for number, (name, count) in enumerate(counts.items())}
 
     def _draw(self, name: SplitName, count: int, number: int) -> ArraySplit:
-        digits = self._digits.split(name)
+        digits = self.digits.split(name)
         images, labels = digits.images[:, 0].numpy(), digits.labels.numpy()
         pieces = Glyphs.cut(images, labels)
         shown = Glyphs.cut(images[np.isin(labels, self.config.digits)], labels[np.isin(labels, self.config.digits)])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
-from mimbench.data.pipeline.subsets import array_fingerprint, complement, stratified
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, SplitName
+from mimbench.data.pipeline.subsets import complement, stratified
+from mimbench.data.sources.embedded import DrawnFromDigits, EmbeddedConfig
+from mimbench.data.sources.in_memory import at_most, limited
 
 DIGITS = ((1, 4, 7), (0, 3, 8))
 """The digits of each class."""
@@ -39,7 +37,7 @@ class StripedDigitsConfig(EmbeddedConfig):
     seed: int = Field(default=0, ge=0)
 
 
-class StripedDigits(Dataset):
+class StripedDigits(DrawnFromDigits):
     """Is it one of 1, 4, 7 or one of 0, 3, 8? Digits of mnist5k before stripes; grey images uint8 [1, 28, 28].
 
     The attribute "stripes" is 0 for horizontal and 1 for vertical ones. In the train split, `correlation` of each
@@ -53,24 +51,8 @@ class StripedDigits(Dataset):
     parts = ("train", "test", "validation")
     Config = StripedDigitsConfig
     config: StripedDigitsConfig
-    channels = 1
 
-    def __init__(self, config: StripedDigitsConfig, cache: Path) -> None:
-        super().__init__(config, cache)
-        self._digits = MNIST5k(EmbeddedConfig(), cache)
-
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
-
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         train, test = self._of_both_classes("train"), self._of_both_classes("test")
         held = stratified(train[1], round(_VALIDATION * len(train[1])), seed=0)
         others = complement(len(train[1]), held)
@@ -83,7 +65,7 @@ class StripedDigits(Dataset):
 
     def _of_both_classes(self, name: SplitName) -> tuple[np.ndarray, np.ndarray]:
         """Digits of the two classes in a split of mnist5k: uint8 [N, 28, 28], and their classes [N]."""
-        split = self._digits.split(name)
+        split = self.digits.split(name)
         class_of = np.full(10, -1)
         for label, digits in enumerate(DIGITS):
             class_of[list(digits)] = label
@@ -94,9 +76,8 @@ class StripedDigits(Dataset):
         self, digits: np.ndarray, labels: np.ndarray, correlation: float, limit: int | None, part: int
     ) -> ArraySplit:
         """A split of at most `limit` images. part: number of the split, for the random stream."""
-        if limit is not None and limit < len(labels):
-            chosen = stratified(labels, limit, seed=0)
-            digits, labels = digits[chosen], labels[chosen]
+        chosen = at_most(labels, limit)
+        digits, labels = digits[chosen], labels[chosen]
         rng = np.random.RandomState([self.config.seed, part])
         stripes = _share_stripes(rng, labels, correlation)
         background = _GREY + self.config.contrast / 2 * _draw_stripes(rng, stripes, digits.shape[1])
@@ -114,10 +95,7 @@ class StripedDigits(Dataset):
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
         if not isinstance(config, StripedDigitsConfig):
             return None
-        train, test = (
-            size if limit is None else min(size, limit)
-            for size, limit in ((1800, config.train_limit), (600, config.test_limit))
-        )
+        train, test = limited(1800, config.train_limit), limited(600, config.test_limit)
         return DataSizes(train, test, classes=len(DIGITS), channels=1, source="its options", side=28)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 import torch
 from pydantic import Field
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, SplitName
-from mimbench.data.pipeline.subsets import array_fingerprint, complement, stratified
-from mimbench.data.sources.embedded import EmbeddedConfig, MNIST5k
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, SplitName
+from mimbench.data.pipeline.subsets import complement, stratified
+from mimbench.data.sources.embedded import DrawnFromDigits, EmbeddedConfig
+from mimbench.data.sources.in_memory import limited
 
 _TRAIN, _TEST = 2600, 1000
 
@@ -24,7 +22,7 @@ class UnequalDigitsConfig(EmbeddedConfig):
     seed: int = Field(default=0, ge=0)
 
 
-class UnequalDigits(Dataset):
+class UnequalDigits(DrawnFromDigits):
     """Digits of mnist5k in two groups: A as they are, B inverted and turned by 90 degrees; uint8 [1, 28, 28].
 
     The attribute "group" is 0 for A and 1 for B. In the train split `share` of each class are of group B; in the test
@@ -36,33 +34,17 @@ class UnequalDigits(Dataset):
     provides = frozenset({"images", "labels", "attributes"})
     Config = UnequalDigitsConfig
     config: UnequalDigitsConfig
-    channels = 1
 
-    def __init__(self, config: UnequalDigitsConfig, cache: Path) -> None:
-        super().__init__(config, cache)
-        self._digits = MNIST5k(EmbeddedConfig(), cache)
-
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
-
-    @cached_property
-    def _splits(self) -> dict[str, ArraySplit]:
+    def make_splits(self) -> dict[str, ArraySplit]:
         config = self.config
         return {
-            "train": self._draw("train", _limit(_TRAIN, config.train_limit), config.share, 0),
-            "test": self._draw("test", _limit(_TEST, config.test_limit), 0.5, 1),
+            "train": self._draw("train", limited(_TRAIN, config.train_limit), config.share, 0),
+            "test": self._draw("test", limited(_TEST, config.test_limit), 0.5, 1),
         }
 
     def _draw(self, name: SplitName, count: int, share: float, part: int) -> ArraySplit:
         """A split of `count` images. part: number of the split, for the random stream."""
-        digits = self._digits.split(name)
+        digits = self.digits.split(name)
         chosen = stratified(digits.labels.numpy(), count, seed=0)
         images, labels = digits.images.numpy()[chosen], digits.labels.numpy()[chosen]
         rng = np.random.RandomState([self.config.seed, part])
@@ -80,9 +62,5 @@ class UnequalDigits(Dataset):
     def published_sizes(cls, config: DataConfig) -> DataSizes | None:
         if not isinstance(config, UnequalDigitsConfig):
             return None
-        train, test = _limit(_TRAIN, config.train_limit), _limit(_TEST, config.test_limit)
+        train, test = limited(_TRAIN, config.train_limit), limited(_TEST, config.test_limit)
         return DataSizes(train, test, classes=10, channels=1, source="its options", side=28)
-
-
-def _limit(size: int, limit: int | None) -> int:
-    return size if limit is None else min(size, limit)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from mimbench.contract import ArraySplit, DataConfig, Dataset, DataSizes, InputError, SplitName, cosmetic
+from mimbench.contract import ArraySplit, DataConfig, DataSizes, InputError, SplitName, cosmetic
 from mimbench.data.files.listing import subfolders
-from mimbench.data.pipeline.subsets import array_fingerprint
 from mimbench.data.sources.folder import Folder
 from mimbench.data.sources.folder_config import FolderConfig
+from mimbench.data.sources.in_memory import InMemoryDataset
 from mimbench.errors import MissingData
 
 
@@ -25,7 +24,7 @@ class DownloadConfig(DataConfig):
     """Download the files into `root` if they are absent."""
 
 
-class _Vision(Dataset):
+class _Vision(InMemoryDataset):
     """A torchvision set that fits in memory: uint8 [N, 3, H, W]."""
 
     Config = DownloadConfig
@@ -42,7 +41,7 @@ class _Vision(Dataset):
             raise MissingData(f"{self.name} needs data.root: pass --set data.root=PATH of the folder with {self.holds}")
         self._root = config.root.expanduser()
         try:
-            self._splits = {"train": self._load("train"), "test": self._load("test")}
+            self.split("train")  # reads the files now, before anything else runs
         except (RuntimeError, OSError) as error:
             raise MissingData(self._missing(error)) from error
 
@@ -53,15 +52,8 @@ class _Vision(Dataset):
     @abstractmethod
     def _load(self, name: SplitName) -> ArraySplit: ...
 
-    def split(self, name: SplitName) -> ArraySplit:
-        return self._splits[name]
-
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return array_fingerprint(self._splits)
+    def make_splits(self) -> dict[str, ArraySplit]:
+        return {"train": self._load("train"), "test": self._load("test")}
 
     def _missing(self, error: Exception) -> str:
         if self.config.download:
