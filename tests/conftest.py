@@ -65,7 +65,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def mimbench(tmp_path, tmp_path_factory) -> Command:
-    """Run the command in a separate folder, in a process of its own: mimbench("run", "--method", ...)."""
+    """Run the command in a separate folder and a new process: mimbench("run", "--method", ...)."""
 
     def run(*arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
         logs = tmp_path_factory.mktemp("command")

@@ -65,7 +65,7 @@ def fail_on_second_rank(name: str, seed: int) -> None:
 
 
 def command(folder: Path, *arguments: str, hook: Callable[[str, int], None], **environment: str) -> Forked:
-    """The command in a process of its own, in which the toys are registered and call `hook`."""
+    """The command in a new process, in which the toys are registered and call `hook`."""
     number = len(list(folder.glob("*.out")))
     files = folder / f"{number}.out", folder / f"{number}.err"
     for file in files:

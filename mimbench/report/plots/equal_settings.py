@@ -1,4 +1,4 @@
-"""Which records have the same settings but for those that a figure varies."""
+"""Which records have the same settings, apart from the setting that a figure varies."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def find_published(record: Mapping[str, Any], published: Iterable[Mapping[str, A
 
 
 def conditions_of(record: Mapping[str, Any]) -> tuple[Condition, ...]:
-    """What a number of the same method must share with a record, but for its settings."""
+    """What a number of the same method must share with a record, apart from settings."""
     sets_size = describe_task(record["task"]).image_size == "recipe"
     # A folder with some of a dataset's classes is the same dataset in a record; its number of images differs.
     test_images = describe_dataset(record["dataset"]).test_images
